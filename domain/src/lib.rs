@@ -1,0 +1,26 @@
+//! The words of the trade: identities, time, readings, the fault taxonomy, alarms and limits.
+//!
+//! Owns the types every other crate speaks in, and the checks that make them impossible to hold wrongly.
+//! Does no I/O, reads no clock and holds no state: time and identities arrive as arguments.
+
+mod alarm;
+mod fault;
+mod id;
+pub mod limits;
+mod message;
+mod reading;
+mod receipt;
+mod time;
+
+pub use alarm::{
+    Alarm, AlarmChange, AlarmEvent, AlarmKind, AlarmState, EvidenceKind, EvidenceLine, ParseSlugError,
+    RuleId, Suppression,
+};
+pub use fault::{FAULTS, FaultGroup, FaultKind, Severity, fault_by_gb_code, fault_by_slug};
+pub use id::{AlarmId, Area, BootId, ElevatorId, IdError, Seq, SourceId, TerminalId};
+pub use message::{Code, EventBatch, EventState, FaultEvent, Message, Presence, TelemetryBatch};
+pub use reading::{
+    CarStatus, Direction, DoorState, Field, Floor, Passengers, RangeError, Reading, ServiceMode,
+};
+pub use receipt::Receipt;
+pub use time::{Arrival, ArrivalNo, ParseTimestampError, Timestamp};

@@ -1,0 +1,126 @@
+//! What a terminal says in one message, decoded and checked.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{BootId, FaultKind, Reading, Seq, Timestamp, fault_by_slug};
+
+/// A fault, event or alarm code: what the terminal sent, and what it means to us. A code that its profile
+/// does not know means [`FaultKind`] `unknown_code`; the raw text is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Code {
+    /// As sent.
+    pub raw: Arc<str>,
+    /// Its meaning.
+    pub fault: &'static FaultKind,
+}
+
+impl Code {
+    /// The code of the canonical taxonomy with this slug.
+    pub fn canonical(slug: &str) -> Option<Self> {
+        fault_by_slug(slug).map(|fault| Self { raw: fault.slug.into(), fault })
+    }
+}
+
+/// Readings of one boot, in the order sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TelemetryBatch {
+    /// The boot they belong to.
+    pub boot: BootId,
+    /// Terminal clock at this transmission.
+    pub sent: Option<Timestamp>,
+    /// After a reboot: the last sequence number given in the boot before.
+    pub prev_boot_last_seq: Option<i64>,
+    /// Sequence numbers the terminal had to discard, first and last.
+    pub dropped: Option<(i64, i64)>,
+    /// One or more readings.
+    pub readings: Vec<Reading>,
+}
+
+/// What happened to the fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(i16)]
+pub enum EventState {
+    /// It began.
+    Open = 1,
+    /// It ended.
+    Close = 2,
+    /// It happened; its end will not be told.
+    Once = 3,
+}
+
+impl TryFrom<i64> for EventState {
+    type Error = crate::RangeError;
+    fn try_from(value: i64) -> Result<Self, crate::RangeError> {
+        match value {
+            1 => Ok(Self::Open),
+            2 => Ok(Self::Close),
+            3 => Ok(Self::Once),
+            _ => Err(crate::RangeError { field: "state", value }),
+        }
+    }
+}
+
+/// A fault opened or closed, an event, or a press of the alarm button.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FaultEvent {
+    /// Sequence number within the boot, shared with readings.
+    pub seq: Seq,
+    /// Device time as sent.
+    pub time: Timestamp,
+    /// Which.
+    pub code: Code,
+    /// Begin, end, or a thing of a moment.
+    pub state: EventState,
+}
+
+/// Events of one boot, in the order sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventBatch {
+    /// The boot they belong to.
+    pub boot: BootId,
+    /// Terminal clock at this transmission.
+    pub sent: Option<Timestamp>,
+    /// Events.
+    pub events: Vec<FaultEvent>,
+    /// After a reconnect: all active faults (重连对账, DOMAIN.md 6).
+    pub active: Option<Vec<Code>>,
+}
+
+/// A terminal came or went, as the broker saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Presence {
+    /// Connected.
+    Online,
+    /// Gone.
+    Offline,
+}
+
+/// One decoded message.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Message {
+    /// `.../telemetry`
+    Telemetry(TelemetryBatch),
+    /// `.../event`
+    Event(EventBatch),
+}
+
+impl Message {
+    /// The boot it belongs to.
+    pub fn boot(&self) -> BootId {
+        match self {
+            Message::Telemetry(batch) => batch.boot,
+            Message::Event(batch) => batch.boot,
+        }
+    }
+
+    /// Terminal clock at transmission.
+    pub fn sent(&self) -> Option<Timestamp> {
+        match self {
+            Message::Telemetry(batch) => batch.sent,
+            Message::Event(batch) => batch.sent,
+        }
+    }
+}

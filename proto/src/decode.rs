@@ -1,0 +1,176 @@
+//! From telemetry messages to domain types. Hostile bytes give an error, never a panic.
+
+use std::sync::Arc;
+
+use domain::{
+    BootId, CarStatus, Code, Direction, DoorState, EventBatch, EventState, FaultEvent, Field, Floor,
+    Passengers, RangeError, Reading, Seq, ServiceMode, TelemetryBatch, Timestamp, limits,
+};
+use prost::Message;
+
+use crate::telemetry::v1;
+
+/// Why a payload is not a batch.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Not this protobuf message.
+    #[error("not a protobuf message of this type: {0}")]
+    Protobuf(String),
+    /// A value outside its table or range.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+    /// A count outside its bounds.
+    #[error("{what}: {count} given, {bound} allowed")]
+    Count {
+        /// Of what.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many may be.
+        bound: &'static str,
+    },
+    /// A code that is empty, too long, or holds control characters.
+    #[error("a code is 1 to 64 bytes without control characters")]
+    Code,
+}
+
+impl From<prost::DecodeError> for DecodeError {
+    fn from(error: prost::DecodeError) -> Self {
+        Self::Protobuf(error.to_string())
+    }
+}
+
+/// The meaning of a raw code in the terminal's profile; `unknown_code` where it has none.
+pub type CodeTable<'a> = &'a dyn Fn(&str) -> &'static domain::FaultKind;
+
+/// A code with its meaning. Shared by every payload format, so that each refuses the same texts.
+pub fn code(raw: &str, table: CodeTable<'_>) -> Result<Code, DecodeError> {
+    if raw.is_empty() || raw.len() > limits::CODE_BYTES_MAX || raw.chars().any(char::is_control) {
+        return Err(DecodeError::Code);
+    }
+    Ok(Code { raw: Arc::from(raw), fault: table(raw) })
+}
+
+fn codes(list: &v1::Codes, table: CodeTable<'_>) -> Result<Vec<Code>, DecodeError> {
+    if list.code.len() > limits::CODES_MAX {
+        return Err(DecodeError::Count { what: "codes", count: list.code.len(), bound: "at most 32" });
+    }
+    list.code.iter().map(|raw| code(raw, table)).collect()
+}
+
+/// Decodes the payload of a telemetry topic. A reading without sequence number of its terminal keeps seq 0
+/// in `batch.readings[i].seq`: the caller derives one from the payload.
+pub fn telemetry(payload: &[u8], table: CodeTable<'_>) -> Result<TelemetryBatch, DecodeError> {
+    let batch = v1::TelemetryBatch::decode(payload)?;
+    if batch.readings.is_empty() || batch.readings.len() > limits::BATCH_READINGS_MAX {
+        let count = batch.readings.len();
+        return Err(DecodeError::Count { what: "readings", count, bound: "1 to 1,000" });
+    }
+    let seq = |value: u64| {
+        i64::try_from(value).map_err(|_| RangeError { field: "seq", value: value.cast_signed() })
+    };
+    let dropped = match batch.dropped {
+        Some(range) => Some((seq(range.from)?, seq(range.to)?)),
+        None => None,
+    };
+    let first_seq = seq(batch.seq)?;
+    let readings = batch
+        .readings
+        .iter()
+        .map(|one| reading(one, first_seq, batch.time_ms, table))
+        .collect::<Result<_, _>>()?;
+    Ok(TelemetryBatch {
+        boot: BootId(batch.boot),
+        sent: batch.sent_ms.map(Timestamp::from_millis),
+        prev_boot_last_seq: batch.prev_boot_last_seq.map(seq).transpose()?,
+        dropped,
+        readings,
+    })
+}
+
+fn reading(
+    sent: &v1::Reading,
+    first_seq: i64,
+    first_ms: i64,
+    table: CodeTable<'_>,
+) -> Result<Reading, DecodeError> {
+    let offset = i64::from(sent.seq_offset);
+    let number = if first_seq == 0 { 0 } else { first_seq.saturating_add(offset) };
+    let time = Timestamp::from_millis(first_ms.saturating_add(i64::from(sent.time_offset_ms)));
+    let unknown = |field: u32| sent.unknown & (1 << field) != 0;
+
+    fn field<T, U>(
+        value: Option<T>,
+        unknown: bool,
+        convert: impl FnOnce(T) -> Result<U, RangeError>,
+    ) -> Result<Field<U>, RangeError> {
+        match value {
+            Some(value) => convert(value).map(Field::Known),
+            None if unknown => Ok(Field::Unknown),
+            None => Ok(Field::Absent),
+        }
+    }
+    fn narrow<T: TryFrom<i64>>(name: &'static str) -> impl Fn(i64) -> Result<T, RangeError> {
+        move |value| T::try_from(value).map_err(|_| RangeError { field: name, value })
+    }
+
+    let mut reading = Reading::new(Seq(number), time);
+    reading.service_mode =
+        field(sent.service_mode, unknown(3), |value| ServiceMode::try_from(i64::from(value)))?;
+    reading.car_status = field(sent.car_status, unknown(4), |value| CarStatus::try_from(i64::from(value)))?;
+    reading.direction = field(sent.car_direction, unknown(5), |value| Direction::try_from(i64::from(value)))?;
+    reading.door_zone = field(sent.door_zone, unknown(6), Ok)?;
+    reading.door_state = field(sent.door_state, unknown(7), |value| DoorState::try_from(i64::from(value)))?;
+    reading.passengers =
+        field(sent.passengers, unknown(8), |value| Ok(if value { Passengers::Yes } else { Passengers::No }))?;
+    reading.floor = field(sent.floor.as_deref(), unknown(9), Floor::new)?;
+    reading.floor_ordinal =
+        field(sent.floor_ordinal, unknown(10), |value| narrow("floor_ordinal")(i64::from(value)))?;
+    reading.position_mm = field(sent.position_mm, unknown(11), Ok)?;
+    reading.velocity_mm_s = field(sent.velocity_mm_s, unknown(12), Ok)?;
+    reading.load_kg = field(sent.load_kg, unknown(13), |value| narrow("load_kg")(i64::from(value)))?;
+    reading.people_count =
+        field(sent.people_count, unknown(14), |value| narrow("people_count")(i64::from(value)))?;
+    reading.flags = field(sent.flags, unknown(15), |value| narrow("flags")(i64::from(value)))?;
+    reading.temperature_dc =
+        field(sent.temperature_dc, unknown(16), |value| narrow("temperature_dc")(i64::from(value)))?;
+    reading.vibration_mm_s2 =
+        field(sent.vibration_mm_s2, unknown(17), |value| narrow("vibration_mm_s2")(i64::from(value)))?;
+    reading.codes = match &sent.codes {
+        Some(list) => Field::Known(codes(list, table)?),
+        None if unknown(18) => Field::Unknown,
+        None => Field::Absent,
+    };
+    reading.check()?;
+    Ok(reading)
+}
+
+/// Decodes the payload of an event topic. As with [`telemetry`], seq 0 means "none given".
+pub fn events(payload: &[u8], table: CodeTable<'_>) -> Result<EventBatch, DecodeError> {
+    let batch = v1::EventBatch::decode(payload)?;
+    let count = batch.events.len();
+    if count > limits::BATCH_EVENTS_MAX {
+        return Err(DecodeError::Count { what: "events", count, bound: "at most 256" });
+    }
+    if count == 0 && batch.active.is_none() {
+        return Err(DecodeError::Count { what: "events", count, bound: "1 to 256, or the active list" });
+    }
+    let event = |event: &v1::Event| {
+        Ok(FaultEvent {
+            seq: Seq(i64::try_from(event.seq)
+                .map_err(|_| RangeError { field: "seq", value: event.seq.cast_signed() })?),
+            time: Timestamp::from_millis(event.time_ms),
+            code: code(&event.code, table)?,
+            state: EventState::try_from(i64::from(event.state))?,
+        })
+    };
+    Ok(EventBatch {
+        boot: BootId(batch.boot),
+        sent: batch.sent_ms.map(Timestamp::from_millis),
+        events: batch.events.iter().map(event).collect::<Result<_, DecodeError>>()?,
+        active: batch.active.as_ref().map(|list| codes(list, table)).transpose()?,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+use domain::fault_by_slug;
+use proptest::prelude::*;
+
+use super::*;
+
+fn table(raw: &str) -> &'static domain::FaultKind {
+    fault_by_slug(raw).unwrap_or(fault_by_slug("unknown_code").unwrap())
+}
+
+fn typical() -> Reading {
+    let mut reading = Reading::new(Seq(70_000), Timestamp::from_millis(1_763_769_600_123));
+    reading.car_status = Field::Known(CarStatus::Running);
+    reading.direction = Field::Known(Direction::Up);
+    reading.door_zone = Field::Known(false);
+    reading.floor = Field::Known(Floor::new("12").unwrap());
+    reading.position_mm = Field::Known(33_250);
+    reading.velocity_mm_s = Field::Known(1_750);
+    reading.load_kg = Field::Known(225);
+    reading
+}
+
+#[test]
+fn golden_bytes_of_one_reading() {
+    let batch = TelemetryBatch {
+        boot: BootId(7),
+        sent: Some(Timestamp::from_millis(1_763_769_600_200)),
+        prev_boot_last_seq: None,
+        dropped: None,
+        readings: vec![typical()],
+    };
+    let bytes = crate::encode::telemetry(&batch);
+    let hex = bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    assert_eq!(hex, "080710c891f1c6aa3328fb90f1c6aa3330f0a2043a142001280130004a02313258c4870460ac1b68e101");
+    assert!(bytes.len() <= 42, "about 40 bytes on the wire, {} seen", bytes.len());
+    assert_eq!(telemetry(&bytes, &table).unwrap(), batch);
+}
+
+#[test]
+fn values_out_of_range_are_refused_by_name() {
+    let mut reading = v1::Reading { service_mode: Some(9), ..Default::default() };
+    let batch = |reading| {
+        let readings = vec![reading];
+        v1::TelemetryBatch { boot: 1, seq: 1, readings, ..Default::default() }.encode_to_vec()
+    };
+    let error = telemetry(&batch(reading.clone()), &table).unwrap_err();
+    assert_eq!(error.to_string(), "service_mode 9 is out of range");
+    reading.service_mode = None;
+    reading.load_kg = Some(u32::MAX);
+    let error = telemetry(&batch(reading), &table).unwrap_err();
+    assert_eq!(error.to_string(), "load_kg 4294967295 is out of range");
+    let empty = v1::TelemetryBatch::default().encode_to_vec();
+    assert!(matches!(telemetry(&empty, &table), Err(DecodeError::Count { count: 0, .. })));
+}
+
+#[test]
+fn a_code_with_a_nul_is_refused() {
+    let event = v1::Event { seq: 1, time_ms: 1, code: "a\0b".into(), state: 1 };
+    let payload = v1::EventBatch { events: vec![event], ..Default::default() }.encode_to_vec();
+    assert_eq!(events(&payload, &table), Err(DecodeError::Code));
+}
+
+fn field<T: Clone + std::fmt::Debug + 'static>(
+    known: impl Strategy<Value = T> + 'static,
+) -> impl Strategy<Value = Field<T>> {
+    prop_oneof![Just(Field::Absent), Just(Field::Unknown), known.prop_map(Field::Known)]
+}
+
+prop_compose! {
+    fn any_reading(first_seq: i64)(
+        time_ms in 0_i64..4_000_000,
+        offset in 0_i64..1000,
+        mode in field(prop::sample::select(ServiceMode::ALL)),
+        status in field(prop::sample::select(CarStatus::ALL)),
+        zone in field(any::<bool>()),
+        door in field(prop::sample::select(DoorState::ALL)),
+        passengers in field(prop::sample::select(Passengers::ALL)),
+        floor in field("[0-9A-Z-]{1,4}".prop_map(|label| Floor::new(&label).unwrap())),
+        ordinal in field(any::<i16>()),
+        velocity in field(-30_000_i32..=30_000),
+        load in field(0_i16..=30_000),
+        codes in field(prop::collection::vec("[a-z0-9_]{1,20}", 0..4)),
+    ) -> Reading {
+        let mut reading = Reading::new(Seq(first_seq + offset), Timestamp::from_millis(time_ms));
+        reading.service_mode = mode;
+        reading.car_status = status;
+        reading.door_zone = zone;
+        reading.door_state = door;
+        reading.passengers = passengers;
+        reading.floor = floor;
+        reading.floor_ordinal = ordinal;
+        reading.velocity_mm_s = velocity;
+        reading.load_kg = load;
+        reading.codes = codes.map(|list| list.iter().map(|raw| code(raw, &table).unwrap()).collect());
+        reading
+    }
+}
+
+proptest! {
+    #[test]
+    fn batches_round_trip(mut readings in prop::collection::vec(any_reading(9), 1..20), boot in any::<u32>()) {
+        readings.sort_by_key(|reading| reading.seq);
+        let batch = TelemetryBatch {
+            boot: BootId(boot), sent: None, prev_boot_last_seq: Some(3), dropped: Some((4, 5)), readings,
+        };
+        prop_assert_eq!(telemetry(&crate::encode::telemetry(&batch), &table).unwrap(), batch);
+    }
+
+    #[test]
+    fn hostile_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = telemetry(&bytes, &table);
+        let _ = events(&bytes, &table);
+    }
+}
