@@ -1,0 +1,135 @@
+//! One publish, decoded: pure, and total over all bytes.
+
+use domain::{EventBatch, Message, Seq, TelemetryBatch, limits};
+use proto::decode::CodeTable;
+use sha2::{Digest, Sha256};
+
+use crate::json;
+use crate::topic::{Channel, Format, Topic};
+
+/// A publish that a terminal may make.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    /// Where it came.
+    pub topic: Topic,
+    /// What it says. Every reading and event has a sequence number, its terminal's or a derived one.
+    pub message: Message,
+}
+
+/// Why a publish goes to quarantine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undecodable {
+    /// As a slug: `topic`, `too_large`, `protobuf`, `json`.
+    pub reason: &'static str,
+    /// In words, for the vendor who has to mend it.
+    pub detail: String,
+}
+
+/// Decodes one publish.
+pub fn decode(topic: &str, payload: &[u8], table: CodeTable<'_>) -> Result<Decoded, Undecodable> {
+    let refuse = |reason, detail: String| Undecodable { reason, detail };
+    let topic: Topic = topic.parse().map_err(|error| refuse("topic", format!("{error}")))?;
+    if payload.len() > limits::PAYLOAD_BYTES_MAX {
+        let detail = format!("{} bytes; at most {} are decoded", payload.len(), limits::PAYLOAD_BYTES_MAX);
+        return Err(refuse("too_large", detail));
+    }
+    let message = match (topic.channel, topic.format) {
+        (Channel::Telemetry, Format::Protobuf) => proto::decode::telemetry(payload, table)
+            .map(telemetry)
+            .map_err(|error| refuse("protobuf", error.to_string()))?,
+        (Channel::Event, Format::Protobuf) => proto::decode::events(payload, table)
+            .map(events)
+            .map_err(|error| refuse("protobuf", error.to_string()))?,
+        (Channel::Telemetry, Format::Json) => json::telemetry(payload, table)
+            .map(telemetry)
+            .map_err(|error| refuse("json", error.to_string()))?,
+        (Channel::Event, Format::Json) => {
+            json::events(payload, table).map(events).map_err(|error| refuse("json", error.to_string()))?
+        }
+    };
+    Ok(Decoded { topic, message })
+}
+
+fn telemetry(mut batch: TelemetryBatch) -> Message {
+    let boot = batch.boot;
+    for reading in &mut batch.readings {
+        if reading.seq == Seq(0) {
+            // Of the reading alone: `sent` and the neighbours change when a batch is sent again.
+            let alone = TelemetryBatch {
+                boot,
+                sent: None,
+                prev_boot_last_seq: None,
+                dropped: None,
+                readings: vec![reading.clone()],
+            };
+            let subsecond = reading.time.micros().to_be_bytes();
+            reading.seq = derived(&[&proto::encode::telemetry(&alone), &subsecond]);
+        }
+    }
+    Message::Telemetry(batch)
+}
+
+fn events(mut batch: EventBatch) -> Message {
+    for event in &mut batch.events {
+        if event.seq == Seq(0) {
+            let time = event.time.micros().to_be_bytes();
+            event.seq = derived(&[&time, event.code.raw.as_bytes(), &[event.state as u8]]);
+        }
+    }
+    Message::Event(batch)
+}
+
+/// A negative number from a hash, so that it never meets a terminal's own (DESIGN.md 4).
+fn derived(parts: &[&[u8]]) -> Seq {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    let digest = hash.finalize();
+    let mut head = [0; 8];
+    head.copy_from_slice(&digest[..8]);
+    Seq(i64::from_be_bytes(head) | i64::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gb24476;
+    use proptest::prelude::*;
+
+    fn seq_of(text: &str) -> Seq {
+        let decoded = decode("lift/v1/350102/t1/telemetry.json", text.as_bytes(), &gb24476).unwrap();
+        let Message::Telemetry(batch) = decoded.message else { panic!("telemetry expected") };
+        batch.readings[0].seq
+    }
+
+    #[test]
+    fn a_reading_without_number_gets_one_from_its_content() {
+        let first = seq_of(r#"{"time":1000,"sent":2000,"floor":"1"}"#);
+        assert!(first.0 < 0);
+        assert_eq!(first, seq_of(r#"{"floor":"1","time":1000,"sent":9000}"#), "sent again, other order");
+        assert_ne!(first, seq_of(r#"{"time":1000,"floor":"2"}"#));
+        assert_ne!(first, seq_of(r#"{"time":1001,"floor":"1"}"#));
+        assert_eq!(seq_of(r#"{"time":1000,"seq":5}"#), Seq(5));
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_says_why() {
+        let refuse = |topic: &str, payload: &[u8]| decode(topic, payload, &gb24476).unwrap_err();
+        assert_eq!(refuse("lift/v1/1/t/telemetry", b"").reason, "topic");
+        assert_eq!(refuse("lift/v1/350102/t/telemetry", b"\xff\xff").reason, "protobuf");
+        assert_eq!(refuse("lift/v1/350102/t/event.json", b"hello").reason, "json");
+        let large = vec![0; limits::PAYLOAD_BYTES_MAX + 1];
+        assert_eq!(refuse("lift/v1/350102/t/telemetry", &large).reason, "too_large");
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_publishes_never_panic(
+            channel in prop::sample::select(vec!["telemetry", "event", "telemetry.json", "event.json", "x"]),
+            payload in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let _ = decode(&format!("lift/v1/350102/t/{channel}"), &payload, &gb24476);
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! The open JSON payload, so that `mosquitto_pub` is a terminal. Field names of GB/T 24476-2017 as in
+//! DOMAIN.md 3; `docs/wire.md` explains it for vendors. An absent field is unchanged within the boot, `null`
+//! is unknown. Fields of other names are ignored, so that a newer terminal can speak to an older server.
+
+use domain::{
+    BootId, CarStatus, Direction, DoorState, EventBatch, EventState, FaultEvent, Field, Floor, Passengers,
+    RangeError, Reading, Seq, ServiceMode, TelemetryBatch, Timestamp, limits,
+};
+use proto::decode::{CodeTable, DecodeError, code};
+use serde::{Deserialize, Deserializer};
+use time::macros::{format_description, offset};
+
+/// Why a JSON payload is not a message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum JsonError {
+    /// Not JSON, or not of this shape; names line and column.
+    #[error("{0}")]
+    Shape(String),
+    /// A value outside its table, range or count.
+    #[error(transparent)]
+    Value(#[from] DecodeError),
+    /// An event batch that says nothing.
+    #[error("an event has \"code\", \"time\" and \"state\" (open, close or once), or there is \"active\"")]
+    Empty,
+}
+
+impl From<serde_json::Error> for JsonError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Shape(error.to_string())
+    }
+}
+
+impl From<RangeError> for JsonError {
+    fn from(error: RangeError) -> Self {
+        Self::Value(error.into())
+    }
+}
+
+/// A device time: RFC 3339; `YYYY-MM-DD HH:MM:SS` without a zone is UTC+8 (DOMAIN.md 6); a number is
+/// milliseconds since 1970.
+struct DeviceTime(Timestamp);
+
+impl<'de> Deserialize<'de> for DeviceTime {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Millis(i64),
+            Text(String),
+        }
+        let error = || {
+            serde::de::Error::custom(
+                "a time is RFC 3339 (2026-11-22T08:00:00+08:00), \"2026-11-22 08:00:00\" (UTC+8), or ms since 1970",
+            )
+        };
+        match Form::deserialize(deserializer).map_err(|_| error())? {
+            Form::Millis(millis) => Ok(Self(Timestamp::from_millis(millis))),
+            Form::Text(text) => text.parse().or_else(|_| local(&text)).map(Self).map_err(|()| error()),
+        }
+    }
+}
+
+fn local(text: &str) -> Result<Timestamp, ()> {
+    let layout = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
+    let at = time::PrimitiveDateTime::parse(text, layout).map_err(|_| ())?;
+    Ok(at.assume_offset(offset!(+8)).into())
+}
+
+/// Tells absent, `null` and a value apart; used with `#[serde(default)]`.
+fn field<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Field<T>, D::Error> {
+    Ok(match Option::<T>::deserialize(deserializer)? {
+        Some(value) => Field::Known(value),
+        None => Field::Unknown,
+    })
+}
+
+macro_rules! fields {
+    ($($(#[$doc:meta])* $name:ident: $type:ty),+ $(,)?) => {
+        #[derive(Deserialize)]
+        struct JsonReading {
+            seq: Option<u64>,
+            time: DeviceTime,
+            $(#[serde(default = "absent", deserialize_with = "field")] $name: Field<$type>,)+
+        }
+    };
+}
+
+fn absent<T>() -> Field<T> {
+    Field::Absent
+}
+
+fields! {
+    service_mode: i64,
+    car_status: i64,
+    car_direction: i64,
+    door_zone: bool,
+    door_state: i64,
+    door_closed: bool,
+    passengers: bool,
+    floor: String,
+    floor_ordinal: i64,
+    position_mm: i64,
+    velocity_mm_s: i64,
+    load_kg: i64,
+    people_count: i64,
+    flags: i64,
+    car_temp_c: f64,
+    vibration_mm_s2: i64,
+    codes: Vec<JsonCode>,
+}
+
+/// A slug, or a number of the profile, written as text or number.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum JsonCode {
+    Text(String),
+    Number(u64),
+}
+
+impl JsonCode {
+    fn text(self) -> String {
+        match self {
+            Self::Text(text) => text,
+            Self::Number(number) => number.to_string(),
+        }
+    }
+}
+
+fn codes(list: Vec<JsonCode>, table: CodeTable<'_>) -> Result<Vec<domain::Code>, DecodeError> {
+    if list.len() > limits::CODES_MAX {
+        return Err(DecodeError::Count { what: "codes", count: list.len(), bound: "at most 32" });
+    }
+    list.into_iter().map(|raw| code(&raw.text(), table)).collect()
+}
+
+fn seq(sent: Option<u64>) -> Result<Seq, RangeError> {
+    let number = sent.unwrap_or(0);
+    i64::try_from(number).map(Seq).map_err(|_| RangeError { field: "seq", value: number.cast_signed() })
+}
+
+fn tabled<T: TryFrom<i64, Error = RangeError>>(value: Field<i64>) -> Result<Field<T>, RangeError> {
+    Ok(match value {
+        Field::Known(value) => Field::Known(T::try_from(value)?),
+        Field::Unknown => Field::Unknown,
+        Field::Absent => Field::Absent,
+    })
+}
+
+fn narrow<T: TryFrom<i64>>(name: &'static str, value: Field<i64>) -> Result<Field<T>, RangeError> {
+    Ok(match value {
+        Field::Known(value) => {
+            Field::Known(T::try_from(value).map_err(|_| RangeError { field: name, value })?)
+        }
+        Field::Unknown => Field::Unknown,
+        Field::Absent => Field::Absent,
+    })
+}
+
+impl JsonReading {
+    fn check(self, table: CodeTable<'_>) -> Result<Reading, JsonError> {
+        let mut reading = Reading::new(seq(self.seq)?, self.time.0);
+        reading.service_mode = tabled::<ServiceMode>(self.service_mode)?;
+        reading.car_status = tabled::<CarStatus>(self.car_status)?;
+        reading.direction = tabled::<Direction>(self.car_direction)?;
+        reading.door_zone = self.door_zone;
+        reading.door_state = tabled::<DoorState>(self.door_state)?;
+        if !reading.door_state.is_sent() {
+            let state = |closed| if closed { DoorState::Closed } else { DoorState::NotClosed };
+            reading.door_state = self.door_closed.map(state);
+        }
+        reading.passengers =
+            self.passengers.map(|inside| if inside { Passengers::Yes } else { Passengers::No });
+        reading.floor = match self.floor {
+            Field::Known(label) => Field::Known(Floor::new(&label)?),
+            Field::Unknown => Field::Unknown,
+            Field::Absent => Field::Absent,
+        };
+        reading.floor_ordinal = narrow("floor_ordinal", self.floor_ordinal)?;
+        reading.position_mm = narrow("position_mm", self.position_mm)?;
+        reading.velocity_mm_s = narrow("velocity_mm_s", self.velocity_mm_s)?;
+        reading.load_kg = narrow("load_kg", self.load_kg)?;
+        reading.people_count = narrow("people_count", self.people_count)?;
+        reading.flags = narrow("flags", self.flags)?;
+        // `as` saturates, and the range check below refuses what saturated.
+        reading.temperature_dc =
+            narrow("car_temp_c", self.car_temp_c.map(|celsius| (celsius * 10.0).round() as i64))?;
+        reading.vibration_mm_s2 = narrow("vibration_mm_s2", self.vibration_mm_s2)?;
+        reading.codes = match self.codes {
+            Field::Known(list) => Field::Known(codes(list, table)?),
+            Field::Unknown => Field::Unknown,
+            Field::Absent => Field::Absent,
+        };
+        reading.check()?;
+        Ok(reading)
+    }
+}
+
+#[derive(Deserialize)]
+struct JsonTelemetry {
+    #[serde(default)]
+    boot: u32,
+    sent: Option<DeviceTime>,
+    prev_boot_last_seq: Option<i64>,
+    dropped: Option<JsonRange>,
+    readings: Vec<JsonReading>,
+}
+
+#[derive(Deserialize)]
+struct JsonRange {
+    from: i64,
+    to: i64,
+}
+
+/// Decodes `telemetry.json`: a batch with `readings`, or one reading object. Seq 0 means "none given".
+pub(crate) fn telemetry(payload: &[u8], table: CodeTable<'_>) -> Result<TelemetryBatch, JsonError> {
+    #[derive(Deserialize)]
+    struct Envelope {
+        #[serde(default)]
+        boot: u32,
+        sent: Option<DeviceTime>,
+        readings: Option<serde::de::IgnoredAny>,
+    }
+    let envelope: Envelope = serde_json::from_slice(payload)?;
+    let batch = if envelope.readings.is_some() {
+        serde_json::from_slice(payload)?
+    } else {
+        let reading = serde_json::from_slice(payload)?;
+        JsonTelemetry {
+            boot: envelope.boot,
+            sent: envelope.sent,
+            prev_boot_last_seq: None,
+            dropped: None,
+            readings: vec![reading],
+        }
+    };
+    let count = batch.readings.len();
+    if count == 0 || count > limits::BATCH_READINGS_MAX {
+        return Err(DecodeError::Count { what: "readings", count, bound: "1 to 1,000" }.into());
+    }
+    Ok(TelemetryBatch {
+        boot: BootId(batch.boot),
+        sent: batch.sent.map(|sent| sent.0),
+        prev_boot_last_seq: batch.prev_boot_last_seq,
+        dropped: batch.dropped.map(|range| (range.from, range.to)),
+        readings: batch.readings.into_iter().map(|one| one.check(table)).collect::<Result<_, _>>()?,
+    })
+}
+
+#[derive(Deserialize)]
+struct JsonEvents {
+    #[serde(default)]
+    boot: u32,
+    sent: Option<DeviceTime>,
+    seq: Option<u64>,
+    time: Option<DeviceTime>,
+    code: Option<JsonCode>,
+    state: Option<EventState>,
+    #[serde(default)]
+    events: Vec<JsonEvent>,
+    active: Option<Vec<JsonCode>>,
+}
+
+#[derive(Deserialize)]
+struct JsonEvent {
+    seq: Option<u64>,
+    time: DeviceTime,
+    code: JsonCode,
+    state: EventState,
+}
+
+impl JsonEvent {
+    fn check(self, table: CodeTable<'_>) -> Result<FaultEvent, JsonError> {
+        let code = code(&self.code.text(), table)?;
+        Ok(FaultEvent { seq: seq(self.seq)?, time: self.time.0, code, state: self.state })
+    }
+}
+
+/// Decodes `event.json`: one event, a list `events`, a list `active`, or several of them together.
+pub(crate) fn events(payload: &[u8], table: CodeTable<'_>) -> Result<EventBatch, JsonError> {
+    let mut batch: JsonEvents = serde_json::from_slice(payload)?;
+    match (batch.time, batch.code, batch.state) {
+        (Some(time), Some(code), Some(state)) => {
+            batch.events.insert(0, JsonEvent { seq: batch.seq, time, code, state });
+        }
+        (None | Some(_), None, None) => {}
+        _ => return Err(JsonError::Empty),
+    }
+    if batch.events.is_empty() && batch.active.is_none() {
+        return Err(JsonError::Empty);
+    }
+    let count = batch.events.len();
+    if count > limits::BATCH_EVENTS_MAX {
+        return Err(DecodeError::Count { what: "events", count, bound: "at most 256" }.into());
+    }
+    Ok(EventBatch {
+        boot: BootId(batch.boot),
+        sent: batch.sent.map(|sent| sent.0),
+        events: batch.events.into_iter().map(|event| event.check(table)).collect::<Result<_, _>>()?,
+        active: batch.active.map(|list| codes(list, table)).transpose()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gb24476;
+    use proptest::prelude::*;
+
+    const EXAMPLE: &str = r#"{"boot":7,"readings":[{"seq":1,"time":"2026-11-22T08:00:00.123+08:00",
+        "service_mode":1,"car_status":1,"car_direction":1,"door_zone":false,"door_state":2,"passengers":true,
+        "floor":"12","position_mm":33250,"velocity_mm_s":1750,"load_kg":225,"codes":[]}]}"#;
+
+    #[test]
+    fn reads_the_example_of_the_wire_document() {
+        let batch = telemetry(EXAMPLE.as_bytes(), &gb24476).unwrap();
+        assert_eq!(batch.boot, BootId(7));
+        let reading = &batch.readings[0];
+        assert_eq!(reading.time.to_string(), "2026-11-22T00:00:00.123Z");
+        assert_eq!(reading.door_state, Field::Known(DoorState::Closed));
+        assert_eq!(reading.codes, Field::Known(vec![]));
+        assert_eq!(reading.people_count, Field::Absent);
+    }
+
+    #[test]
+    fn absent_null_and_value_are_three_things() {
+        let one = |text: &str| telemetry(text.as_bytes(), &gb24476).unwrap().readings.remove(0);
+        let reading =
+            one(r#"{"time":"2026-11-22 08:00:00","passengers":null,"door_closed":false,"codes":[5]}"#);
+        assert_eq!(reading.time.to_string(), "2026-11-22T00:00:00Z", "no zone means UTC+8");
+        assert_eq!(reading.passengers, Field::Unknown);
+        assert_eq!(reading.door_zone, Field::Absent);
+        assert_eq!(reading.door_state, Field::Known(DoorState::NotClosed));
+        assert_eq!(reading.codes.known().unwrap()[0].fault.slug, "unintended_movement");
+    }
+
+    #[test]
+    fn reads_events_and_active_lists() {
+        let event = r#"{"boot":7,"seq":9,"time":"2026-11-22T00:00:00Z","code":"entrapment","state":"open"}"#;
+        let batch = events(event.as_bytes(), &gb24476).unwrap();
+        assert_eq!(
+            (batch.events.len(), batch.events[0].seq, batch.events[0].state),
+            (1, Seq(9), EventState::Open)
+        );
+        let batch = events(br#"{"active":["entrapment", 1]}"#, &gb24476).unwrap();
+        assert_eq!(batch.active.unwrap()[1].fault.slug, "safety_circuit_open");
+        assert_eq!(events(br#"{"code":"entrapment"}"#, &gb24476), Err(JsonError::Empty));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let error = |text: &str| telemetry(text.as_bytes(), &gb24476).unwrap_err().to_string();
+        assert!(error("{").contains("line 1"), "{}", error("{"));
+        assert_eq!(error(r#"{"time":0,"service_mode":8}"#), "service_mode 8 is out of range");
+        assert_eq!(error(r#"{"time":0,"load_kg":99999}"#), "load_kg 99999 is out of range");
+        assert!(error(r#"{"time":0,"car_temp_c":1e300}"#).contains("car_temp_c"));
+        assert!(error(r#"{"time":"noon"}"#).contains("RFC 3339"));
+        assert!(error(r#"{"seq":1}"#).contains("time"));
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0_usize..300) {
+            let _ = telemetry(&bytes, &gb24476);
+            let _ = events(&bytes, &gb24476);
+            let mut bent = EXAMPLE.as_bytes().to_vec();
+            let at = at % bent.len();
+            bent[at] = bytes.first().copied().unwrap_or(b'"');
+            let _ = telemetry(&bent, &gb24476);
+        }
+    }
+}
