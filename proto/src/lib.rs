@@ -4,6 +4,7 @@
 //! see). Conversions beside the generated code are total: `TryFrom`, or they do not exist. Knows no codes of
 //! vendors: a raw code becomes a meaning through the function its caller passes in.
 
+pub mod alarm;
 pub mod decode;
 pub mod encode;
 

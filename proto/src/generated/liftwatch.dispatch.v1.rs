@@ -69,7 +69,7 @@ pub struct AlarmEvent {
     /// Place in the one gapless order of commits; 0 while provisional.
     #[prost(int64, tag = "1")]
     pub no: i64,
-    /// The number sent before this one on this stream; 0 at its begin or while provisional.
+    /// The number sent before this one on this stream; 0 at its begin, while provisional, and if repeated.
     #[prost(int64, tag = "2")]
     pub prev: i64,
     /// Not on disk yet: a numbered event of the same alarm id follows. Acting on it gives UNAVAILABLE.
@@ -115,15 +115,19 @@ pub mod watch_response {
         Heartbeat(super::Heartbeat),
     }
 }
-/// The open alarms as of number `no`; events after it follow.
+/// The open alarms as of number `no`; events after it follow. While the database is away, provisional events
+/// come before the snapshot.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Snapshot {
     #[prost(int64, tag = "1")]
     pub no: i64,
     #[prost(message, repeated, tag = "2")]
     pub alarms: ::prost::alloc::vec::Vec<Alarm>,
+    /// Another part of the same snapshot follows.
+    #[prost(bool, tag = "3")]
+    pub more: bool,
 }
-/// Every 10 s: the stream is alive, and all numbers up to `no` were looked at.
+/// Every 10 s: the stream is alive, and all numbers up to `no` were looked at; 0 before the snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {
     #[prost(int64, tag = "1")]
