@@ -1,0 +1,49 @@
+//! A configuration written out with the comments of the example.
+
+use super::Config;
+
+/// The example is the one place where settings are described to people; `print-config` fills it in.
+pub(super) const EXAMPLE: &str = include_str!("../../../deploy/liftwatch.toml");
+
+/// The example with the values of `config`: a setting that has a value replaces its line, also a commented
+/// one (`#url = ...`); one without a value stays commented.
+pub(super) fn fill(config: &Config) -> String {
+    let mut table = toml::Table::try_from(config).unwrap_or_default();
+    let thresholds = take_thresholds(&mut table);
+    let mut section = String::new();
+    let mut text = String::with_capacity(EXAMPLE.len());
+    for line in EXAMPLE.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            name.clone_into(&mut section);
+        }
+        let value = setting_name(line).and_then(|name| Some((name, table.get(&section)?.get(name)?)));
+        match value {
+            Some((name, value)) => text.extend([name, " = ", &value.to_string(), "\n"]),
+            None => text.extend([line, "\n"]),
+        }
+    }
+    if !thresholds.is_empty() {
+        let mut outer = toml::Table::new();
+        let alerting = toml::Table::from_iter([("thresholds".to_owned(), toml::Value::Table(thresholds))]);
+        outer.insert("alerting".to_owned(), toml::Value::Table(alerting));
+        text.push('\n');
+        text.push_str(&toml::to_string(&outer).unwrap_or_default());
+    }
+    text
+}
+
+/// Thresholds are a table of their own; they go to the end.
+fn take_thresholds(table: &mut toml::Table) -> toml::Table {
+    let alerting = table.get_mut("alerting").and_then(toml::Value::as_table_mut);
+    match alerting.and_then(|alerting| alerting.remove("thresholds")) {
+        Some(toml::Value::Table(thresholds)) => thresholds,
+        _ => toml::Table::new(),
+    }
+}
+
+/// The name in `name = value` or `#name = value`; prose comments have a space after the `#`.
+fn setting_name(line: &str) -> Option<&str> {
+    let (name, _) = line.strip_prefix('#').unwrap_or(line).split_once(" = ")?;
+    let plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    plain.then_some(name)
+}
