@@ -1,1 +1,20 @@
-//! Placeholder.
+//! All SQL of Liftwatch: schema, batch writer, registry, recovery, queries, and the private local database.
+//!
+//! Owns every statement and the judgement whether a failure is worth another try ([`StoreError::retryable`]).
+//! Promises: what a call reports as stored is committed on disk, and storing it again adds no row.
+//! Does not: decode payloads, judge alarms, or keep anything that is not also in the database.
+
+mod database;
+mod ensure;
+mod error;
+pub mod local;
+mod quarantine;
+mod registry;
+#[doc(hidden)]
+pub mod testing;
+
+pub use database::{Database, StoreConfig};
+pub use ensure::Edition;
+pub use error::StoreError;
+pub use quarantine::{QuarantineEntry, QuarantineReason};
+pub use registry::{Registry, TerminalRecord};

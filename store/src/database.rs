@@ -1,0 +1,152 @@
+//! The connection to the database: options, pool, migrations, and the numbering of server runs.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use domain::{ArrivalNo, limits};
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection};
+
+use crate::StoreError;
+
+pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+
+/// Settings of the store.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// Readings and events are kept this long; older device times are quarantined.
+    pub retention: Duration,
+    /// Time span of one chunk of `telemetry`, at least an hour. Aim for 1 to 10 million rows in a chunk: the
+    /// default of 6 h suits about 1,000 to 6,000 elevators that report on change, a city of 60,000 wants 1 h.
+    pub chunk_interval: Duration,
+    /// Connections of the shared pool. Writers have their own.
+    pub pool_size: u32,
+    /// How long to wait for a connection, of the pool or new.
+    pub connect_timeout: Duration,
+    /// How long one commit of a writer may take before its connection is given up.
+    pub commit_timeout: Duration,
+}
+
+impl StoreConfig {
+    /// The shortest chunk: below it, planning costs more than it saves.
+    pub const CHUNK_INTERVAL_MIN: Duration = Duration::from_hours(1);
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            retention: limits::RETENTION,
+            chunk_interval: Duration::from_hours(6),
+            pool_size: 8,
+            connect_timeout: Duration::from_secs(5),
+            commit_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A database: a pool for whoever asks, and the options for those who want a connection of their own.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pool: PgPool,
+    options: PgConnectOptions,
+    config: StoreConfig,
+}
+
+impl Database {
+    /// Connects with default settings.
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        Self::connect_with(url, StoreConfig::default()).await
+    }
+
+    /// Connects; fails unless the server answers. Does not touch the schema.
+    pub async fn connect_with(url: &str, config: StoreConfig) -> Result<Self, StoreError> {
+        let database = Self::lazy(url, config)?;
+        drop(database.pool.acquire().await?);
+        Ok(database)
+    }
+
+    /// Like [`Database::connect_with`], but connects when first used: for a server that may be away now.
+    pub fn lazy(url: &str, config: StoreConfig) -> Result<Self, StoreError> {
+        let options = options(url)?;
+        let pool = PgPoolOptions::new()
+            .max_connections(config.pool_size)
+            .acquire_timeout(config.connect_timeout)
+            .idle_timeout(Duration::from_mins(10))
+            .connect_lazy_with(options.clone());
+        Ok(Self { pool, options, config })
+    }
+
+    /// The shared pool.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// The settings in force.
+    pub fn config(&self) -> &StoreConfig {
+        &self.config
+    }
+
+    /// A connection of one's own, outside the pool.
+    pub async fn connection(&self) -> Result<PgConnection, StoreError> {
+        let wait = self.config.connect_timeout;
+        match tokio::time::timeout(wait, self.options.connect()).await {
+            Ok(connected) => Ok(connected?),
+            Err(_) => Err(StoreError::Timeout(wait)),
+        }
+    }
+
+    /// Creates the extension and applies what migrations are missing. Concurrent calls wait for each other
+    /// (a session advisory lock). A schema that is newer than this binary is refused.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let mut connection = self.connection().await?;
+        sqlx::raw_sql("SET client_min_messages = warning; CREATE EXTENSION IF NOT EXISTS timescaledb")
+            .execute(&mut connection)
+            .await
+            .map_err(|error| match StoreError::from(error) {
+                StoreError::Refused(error) => StoreError::Extension(error),
+                other => other,
+            })?;
+        MIGRATOR.run(&mut connection).await?;
+        connection.close().await?;
+        Ok(())
+    }
+
+    /// Whether the database answers now.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Numbers a start of the server; messages of this run are numbered from what this returns.
+    pub async fn run_begin(&self, version: &str) -> Result<ArrivalNo, StoreError> {
+        let run: i32 = sqlx::query_scalar(
+            "INSERT INTO server_run (version)
+             VALUES ($1)
+             RETURNING run",
+        )
+        .bind(version)
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(ArrivalNo::start_of_run(run.unsigned_abs()))
+    }
+
+    /// Closes the pool and waits for its connections to end.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
+    let known = url.starts_with("postgres://") || url.starts_with("postgresql://");
+    if !known {
+        let why = "the scheme is neither postgres:// nor postgresql://";
+        return Err(StoreError::Url(sqlx::Error::Configuration(why.into())));
+    }
+    let options = PgConnectOptions::from_str(url).map_err(StoreError::Url)?;
+    Ok(options
+        .application_name("liftwatch")
+        // Promise 1: an acknowledgement means disk, whatever the server's default is.
+        .options([("synchronous_commit", "on"), ("jit", "off")])
+        .disable_statement_logging())
+}

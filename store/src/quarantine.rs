@@ -1,0 +1,167 @@
+//! Where goes what cannot be decoded or stored: kept with its reason, so that its neighbours are stored and
+//! its terminal is answered (promise 4).
+
+use domain::{Timestamp, limits};
+use sha2::{Digest, Sha256};
+use sqlx::postgres::PgConnection;
+
+use crate::{Database, StoreError};
+
+/// Why something is in quarantine. Stable: add, never rename.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum QuarantineReason {
+    /// The payload is not what its topic says.
+    Undecodable,
+    /// The payload is larger than what is decoded.
+    TooLarge,
+    /// The topic is none of ours.
+    UnknownTopic,
+    /// The terminal is not registered, or switched off.
+    UnknownTerminal,
+    /// Device time lies before what is kept.
+    TooOld,
+    /// Device time is ahead of the server.
+    Future,
+    /// A row with the same key and other content is stored.
+    KeyConflict,
+    /// The database refuses the row: our decoding let something through.
+    Refused,
+}
+
+impl QuarantineReason {
+    /// Every value.
+    pub const ALL: &[Self] = &[
+        Self::Undecodable,
+        Self::TooLarge,
+        Self::UnknownTopic,
+        Self::UnknownTerminal,
+        Self::TooOld,
+        Self::Future,
+        Self::KeyConflict,
+        Self::Refused,
+    ];
+
+    /// Its name everywhere: SQL, metrics, pages.
+    pub const fn slug(self) -> &'static str {
+        match self {
+            Self::Undecodable => "undecodable",
+            Self::TooLarge => "too_large",
+            Self::UnknownTopic => "unknown_topic",
+            Self::UnknownTerminal => "unknown_terminal",
+            Self::TooOld => "too_old",
+            Self::Future => "future",
+            Self::KeyConflict => "key_conflict",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// One thing to be kept. Quarantined twice, it is one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuarantineEntry {
+    /// Server clock at arrival.
+    pub arrived: Timestamp,
+    /// Who sent it; empty where nobody can be named.
+    pub terminal_id: String,
+    /// Where to.
+    pub topic: String,
+    /// Why it is here.
+    pub reason: QuarantineReason,
+    /// More about why.
+    pub detail: String,
+    /// Its first [`limits::QUARANTINE_BYTES_MAX`] bytes.
+    pub payload: Vec<u8>,
+    /// SHA-256 of all of it.
+    pub payload_sha256: [u8; 32],
+    /// Bytes of all of it.
+    pub payload_len: u64,
+}
+
+impl QuarantineEntry {
+    const TEXT_BYTES_MAX: usize = 1024;
+
+    /// Keeps a payload that is wholly at hand.
+    pub fn new(
+        arrived: Timestamp,
+        terminal_id: &str,
+        topic: &str,
+        reason: QuarantineReason,
+        detail: impl Into<String>,
+        payload: &[u8],
+    ) -> Self {
+        Self {
+            arrived,
+            terminal_id: terminal_id.to_owned(),
+            topic: topic.to_owned(),
+            reason,
+            detail: detail.into(),
+            payload: payload[..payload.len().min(limits::QUARANTINE_BYTES_MAX)].to_vec(),
+            payload_sha256: Sha256::digest(payload).into(),
+            payload_len: payload.len() as u64,
+        }
+    }
+}
+
+/// Text that PostgreSQL takes: without NUL, and no longer than anyone would read.
+fn storable(text: &str) -> String {
+    let end = text.floor_char_boundary(QuarantineEntry::TEXT_BYTES_MAX);
+    text[..end].replace('\0', "\u{fffd}")
+}
+
+/// Stores them in one statement; those that are there already add nothing. Returns how many were new.
+pub(crate) async fn quarantine_insert(
+    connection: &mut PgConnection,
+    entries: &[QuarantineEntry],
+) -> Result<u64, sqlx::Error> {
+    let text = |of: fn(&QuarantineEntry) -> &str| -> Vec<String> {
+        entries.iter().map(|entry| storable(of(entry))).collect()
+    };
+    let arrived: Vec<i64> = entries.iter().map(|entry| entry.arrived.micros()).collect();
+    let len: Vec<i64> =
+        entries.iter().map(|entry| i64::try_from(entry.payload_len).unwrap_or(i64::MAX)).collect();
+    let sha256: Vec<&[u8]> = entries.iter().map(|entry| entry.payload_sha256.as_slice()).collect();
+    let payload: Vec<&[u8]> = entries
+        .iter()
+        .map(|entry| &entry.payload[..entry.payload.len().min(limits::QUARANTINE_BYTES_MAX)])
+        .collect();
+    let done = sqlx::query(
+        "INSERT INTO quarantine
+             (arrived, payload_len, terminal_id, topic, reason, detail, payload_sha256, payload)
+         SELECT timestamptz 'epoch' + arrived * interval '1 microsecond', len, terminal_id, topic, reason, detail,
+                sha256, payload
+         FROM unnest($1::int8[], $2::int8[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::bytea[])
+              AS entry (arrived, len, terminal_id, topic, reason, detail, sha256, payload)
+         ON CONFLICT (payload_sha256, reason, terminal_id, topic) DO NOTHING",
+    )
+    .bind(arrived)
+    .bind(len)
+    .bind(text(|entry| &entry.terminal_id))
+    .bind(text(|entry| &entry.topic))
+    .bind(text(|entry| entry.reason.slug()))
+    .bind(text(|entry| &entry.detail))
+    .bind(sha256)
+    .bind(payload)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+impl Database {
+    /// Keeps these entries; those that are there already add nothing. Returns how many were new.
+    pub async fn quarantine_insert(&self, entries: &[QuarantineEntry]) -> Result<u64, StoreError> {
+        let mut connection = self.pool().acquire().await?;
+        Ok(quarantine_insert(&mut connection, entries).await?)
+    }
+
+    /// Quarantined entries by reason, the most frequent first.
+    pub async fn quarantine_counts(&self) -> Result<Vec<(String, i64)>, StoreError> {
+        Ok(sqlx::query_as(
+            "SELECT reason, count(*)
+             FROM quarantine
+             GROUP BY reason
+             ORDER BY count(*) DESC, reason",
+        )
+        .fetch_all(self.pool())
+        .await?)
+    }
+}

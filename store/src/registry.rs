@@ -1,0 +1,121 @@
+//! Which terminal belongs to which elevator: a snapshot in memory over the tables.
+//!
+//! Owns the snapshot. A look-up takes a read lock for the time of one hash look-up. Telemetry never changes
+//! what is registered: a terminal that publishes in another area keeps the area it was registered with.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use domain::{Area, ElevatorId, TerminalId};
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+
+use crate::{Database, StoreError};
+
+/// What is known of a terminal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TerminalRecord {
+    /// The elevator it serves.
+    pub elevator_id: ElevatorId,
+    /// The division it is registered in.
+    pub area: Area,
+    /// Name of its vendor profile.
+    pub profile: Arc<str>,
+    /// Whether its messages are taken.
+    pub enabled: bool,
+}
+
+/// All terminals.
+#[derive(Debug)]
+pub struct Registry {
+    database: Database,
+    terminals: RwLock<HashMap<TerminalId, TerminalRecord>>,
+}
+
+const COLUMNS: &str = "SELECT terminal_id, elevator_id, area, enabled, profile FROM ";
+
+impl Registry {
+    /// Reads all terminals.
+    pub async fn load(database: &Database) -> Result<Self, StoreError> {
+        let registry = Self { database: database.clone(), terminals: RwLock::default() };
+        registry.reload().await?;
+        Ok(registry)
+    }
+
+    /// Reads all terminals again, after somebody else has changed them.
+    pub async fn reload(&self) -> Result<(), StoreError> {
+        let sql = format!("{COLUMNS} terminal");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(self.database.pool()).await?;
+        let mut profiles = Profiles::default();
+        let terminals = rows.iter().map(|row| record(row, &mut profiles)).collect::<Result<_, _>>()?;
+        *self.terminals.write().unwrap_or_else(PoisonError::into_inner) = terminals;
+        Ok(())
+    }
+
+    /// What is known of this terminal.
+    pub fn lookup(&self, terminal: &str) -> Option<TerminalRecord> {
+        self.terminals.read().unwrap_or_else(PoisonError::into_inner).get(terminal).cloned()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.terminals.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Every terminal with its record, in no order.
+    pub fn snapshot(&self) -> Vec<(TerminalId, TerminalRecord)> {
+        let terminals = self.terminals.read().unwrap_or_else(PoisonError::into_inner);
+        terminals.iter().map(|(id, record)| (id.clone(), record.clone())).collect()
+    }
+
+    /// Registers those that are unknown, each with a new elevator, in one round trip; those that are known stay
+    /// as they are. Safe to call again and concurrently, also from other processes.
+    pub async fn register(&self, terminals: &[(TerminalId, Area)]) -> Result<(), StoreError> {
+        let ids: Vec<&str> = terminals.iter().map(|(id, _)| id.as_str()).collect();
+        let areas: Vec<i32> = terminals.iter().map(|(_, area)| area.number().cast_signed()).collect();
+        let sql = format!("{COLUMNS} terminal_register($1, $2)");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(ids)
+            .bind(areas)
+            .fetch_all(self.database.pool())
+            .await?;
+        let mut profiles = Profiles::default();
+        let records: Vec<_> = rows.iter().map(|row| record(row, &mut profiles)).collect::<Result<_, _>>()?;
+        self.terminals.write().unwrap_or_else(PoisonError::into_inner).extend(records);
+        Ok(())
+    }
+}
+
+/// Few names, shared by many terminals.
+#[derive(Default)]
+struct Profiles(HashMap<String, Arc<str>>);
+
+impl Profiles {
+    fn shared(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(name) {
+            return known.clone();
+        }
+        let shared: Arc<str> = name.into();
+        self.0.insert(name.to_owned(), shared.clone());
+        shared
+    }
+}
+
+fn record(row: &PgRow, profiles: &mut Profiles) -> Result<(TerminalId, TerminalRecord), StoreError> {
+    let terminal: &str = row.try_get("terminal_id")?;
+    let terminal = TerminalId::new(terminal).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    let area: i32 = row.try_get("area")?;
+    let area = u32::try_from(area).ok().and_then(|area| Area::from_number(area).ok());
+    let record = TerminalRecord {
+        elevator_id: ElevatorId(row.try_get("elevator_id")?),
+        area: area.ok_or_else(|| StoreError::Corrupt(format!("area of terminal {terminal}")))?,
+        profile: profiles.shared(row.try_get("profile")?),
+        enabled: row.try_get("enabled")?,
+    };
+    Ok((terminal, record))
+}
