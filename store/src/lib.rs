@@ -4,17 +4,24 @@
 //! Promises: what a call reports as stored is committed on disk, and storing it again adds no row.
 //! Does not: decode payloads, judge alarms, or keep anything that is not also in the database.
 
+mod alarm;
 mod database;
 mod ensure;
 mod error;
 pub mod local;
 mod quarantine;
 mod registry;
+mod state;
 #[doc(hidden)]
 pub mod testing;
 
+pub use alarm::{
+    AcknowledgeError, Acknowledged, Acknowledgement, AlarmCommitter, AlarmCursor, AlarmFilter, AlarmRecord,
+    Evidence, GROUP_EVENTS_MAX, StreamPosition, Unsealed,
+};
 pub use database::{Database, StoreConfig};
 pub use ensure::Edition;
 pub use error::StoreError;
 pub use quarantine::{QuarantineEntry, QuarantineReason};
 pub use registry::{Registry, TerminalRecord};
+pub use state::ElevatorState;
