@@ -88,11 +88,17 @@ impl Area {
     /// Whether this region contains `other`: its code without trailing `00` pairs is a prefix of the
     /// other's (DOMAIN.md 2). `000000` is the nation.
     pub fn covers(self, other: Area) -> bool {
+        self.covered().contains(&other.0)
+    }
+
+    /// The divisions this region contains: consecutive numbers, first and last.
+    pub fn covered(self) -> std::ops::RangeInclusive<u32> {
         let mut unit = 1;
         while unit < 1_000_000 && (self.0 / unit).is_multiple_of(100) {
             unit *= 100;
         }
-        self.0 / unit == other.0 / unit
+        let first = self.0 / unit * unit;
+        first..=first + (unit - 1)
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod alarm;
 mod database;
+mod elevator;
 mod ensure;
 mod error;
 pub mod local;
@@ -20,6 +21,7 @@ pub use alarm::{
     Evidence, GROUP_EVENTS_MAX, StreamPosition, Unsealed,
 };
 pub use database::{Database, StoreConfig};
+pub use elevator::{ElevatorRecord, LatestState};
 pub use ensure::Edition;
 pub use error::StoreError;
 pub use quarantine::{QuarantineEntry, QuarantineReason};

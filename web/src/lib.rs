@@ -5,11 +5,11 @@
 //! need nothing from outside this process, and that nothing here changes anything: all requests only read.
 //! Does not decide what ready means: the checks come from the process that holds the parts.
 
-#![allow(dead_code, clippy::unused_self)] // the pages and the API that use the rest come with the alarms of the store
-
+mod api;
 mod health;
 pub mod limits;
 mod metrics;
+mod page;
 mod problem;
 mod rate;
 mod router;

@@ -9,7 +9,7 @@ use axum::routing::get;
 
 use crate::problem::Problem;
 use crate::state::State;
-use crate::{health, limits};
+use crate::{api, health, limits, page};
 
 /// Nothing from outside, nothing inline, nothing around us.
 const CONTENT_SECURITY_POLICY: &str =
@@ -18,9 +18,19 @@ const CONTENT_SECURITY_POLICY: &str =
 /// All routes.
 pub(crate) fn router(state: State) -> Router {
     Router::new()
+        .route("/", get(page::index))
+        .route("/status", get(page::fragment))
+        .route("/assets/status.css", get(page::stylesheet))
+        .route("/assets/status.js", get(page::script))
+        .route("/assets/icon.svg", get(page::icon))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
+        .route("/api/v1/openapi.json", get(api::openapi))
+        .route("/api/v1/elevators", get(api::elevators::list))
+        .route("/api/v1/elevators/{elevator_id}", get(api::elevators::one))
+        .route("/api/v1/alarms", get(api::alarms::list))
+        .route("/api/v1/alarms/{alarm_id}", get(api::alarms::one))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(middleware::from_fn_with_state(state.clone(), around))
@@ -63,7 +73,7 @@ async fn bounded(request: Request, next: Next) -> Response {
 }
 
 async fn unknown_path(request: Request) -> Problem {
-    Problem::not_found(format!("nothing is at {}", request.uri().path()))
+    Problem::not_found(format!("nothing is at {}; /api/v1/openapi.json lists what is", request.uri().path()))
 }
 
 async fn unknown_method(request: Request) -> Problem {

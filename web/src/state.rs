@@ -9,9 +9,12 @@ use domain::Timestamp;
 use prometheus_client::registry::Registry;
 use store::Database;
 use time::OffsetDateTime;
+use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;
+use crate::page::OpenAlarms;
 use crate::rate::Rate;
+use crate::{api, limits};
 
 /// Running totals of this process, for the status page.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,6 +37,11 @@ impl<F: Fn() -> Figures + Send + Sync + 'static> LiveFigures for F {
     fn figures(&self) -> Figures {
         self()
     }
+}
+
+/// The server's clock: the one place of this crate that reads it.
+pub(crate) fn now() -> Timestamp {
+    OffsetDateTime::now_utc().into()
 }
 
 type Probe = dyn Fn() -> Result<(), String> + Send + Sync;
@@ -87,13 +95,24 @@ pub struct State(Arc<Shared>);
 /// Inside of [`State`].
 pub struct Shared {
     pub(crate) parts: Parts,
+    /// Permits to query the database; a request that finds none waits until its own time is over.
+    pub(crate) queries: Semaphore,
+    pub(crate) openapi: String,
+    /// Held across the query on purpose: of all viewers one asks, the others wait for its answer.
+    pub(crate) open_alarms: tokio::sync::Mutex<OpenAlarms>,
     rate: Mutex<Rate>,
 }
 
 impl State {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(Shared { parts, rate: Mutex::default() }))
+        Self(Arc::new(Shared {
+            parts,
+            queries: Semaphore::new(limits::QUERIES_MAX),
+            openapi: api::document(),
+            open_alarms: tokio::sync::Mutex::default(),
+            rate: Mutex::default(),
+        }))
     }
 }
 
@@ -105,11 +124,6 @@ impl Deref for State {
 }
 
 impl Shared {
-    /// The server's clock.
-    pub(crate) fn now(&self) -> Timestamp {
-        OffsetDateTime::now_utc().into()
-    }
-
     /// Notes the present count of readings for the rate.
     pub(crate) fn sample(&self, now: Instant) {
         let count = self.parts.figures.figures().readings_received;
