@@ -28,5 +28,8 @@ pub const PAGE_ITEMS_DEFAULT: u32 = 100;
 pub const PAGE_ALARMS_MAX: usize = 100;
 /// All viewers of the status page share one reading of the open alarms for this long.
 pub const PAGE_AGE_MAX: Duration = Duration::from_secs(1);
+/// The status page waits this long for the database, less than its script waits for the page: while the
+/// database is away, it shows everything else and says so.
+pub const PAGE_QUERY_TIME_MAX: Duration = Duration::from_secs(2);
 /// Readings per second are counted over this long.
 pub const RATE_WINDOW: Duration = Duration::from_secs(10);

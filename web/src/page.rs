@@ -35,8 +35,9 @@ impl OpenAlarms {
         let mut open = state.open_alarms.lock().await;
         if open.read.is_none_or(|read| read.elapsed() > limits::PAGE_AGE_MAX) {
             let filter = AlarmFilter { open_only: true, ..AlarmFilter::default() };
-            let found = ask(state, state.parts.database.alarm_open_snapshot(&filter)).await;
-            open.alarms = found.ok().map(|(_, alarms)| alarms.into());
+            let query = ask(state, state.parts.database.alarm_open_snapshot(&filter));
+            let found = tokio::time::timeout(limits::PAGE_QUERY_TIME_MAX, query).await;
+            open.alarms = found.ok().and_then(Result::ok).map(|(_, alarms)| alarms.into());
             open.read = Some(Instant::now());
         }
         open.alarms.clone()
@@ -73,7 +74,7 @@ pub(crate) async fn index(FromState(state): FromState<State>) -> Markup {
             body {
                 header {
                     h1 { "Liftwatch " span lang="zh-CN" { "电梯物联网监测" } }
-                    p id="stale" role="alert" hidden { "连接中断,数据已过时 · no connection, figures are old" }
+                    p id="stale" role="alert" hidden { "连接中断，数据已过时 · no connection, figures are old" }
                 }
                 main id="live" { (live(&state).await) }
                 footer {

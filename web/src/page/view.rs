@@ -76,7 +76,7 @@ fn tile(chinese: &str, english: &str, value: &str) -> Markup {
 fn alarms(view: &View<'_>) -> Markup {
     let Some(open) = view.open else {
         return html! {
-            p.empty role="alert" { "数据库无应答,警情未知 · the database does not answer: open alarms are not known" }
+            p.empty role="alert" { "数据库无应答，警情未知 · the database does not answer: open alarms are not known" }
         };
     };
     if open.is_empty() {
