@@ -15,10 +15,12 @@ mod template;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use domain::Area;
 use figment::Figment;
 use figment::providers::Serialized;
 use serde::{Deserialize, Serialize};
@@ -132,8 +134,10 @@ pub(crate) struct Ingest {
 pub(crate) struct Alerting {
     /// How often the state of the rules is saved.
     pub(crate) checkpoint_ms: u64,
-    /// Thresholds of the rules that differ from their defaults.
-    pub(crate) thresholds: toml::Table,
+    /// Written beside every decision, together with the version of the rules.
+    pub(crate) thresholds_version: u32,
+    /// Thresholds that differ from their defaults, by the region they hold for; `000000` is the nation.
+    pub(crate) thresholds: BTreeMap<Area, toml::Table>,
 }
 
 /// `[store]`
@@ -218,7 +222,7 @@ impl Default for Ingest {
 
 impl Default for Alerting {
     fn default() -> Self {
-        Self { checkpoint_ms: 1_000, thresholds: toml::Table::new() }
+        Self { checkpoint_ms: 1_000, thresholds_version: 1, thresholds: BTreeMap::new() }
     }
 }
 

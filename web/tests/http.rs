@@ -333,6 +333,24 @@ async fn a_silent_connection_is_closed() {
 }
 
 #[tokio::test]
+async fn the_health_check_of_the_containers_asks_rightly() {
+    let compose = include_str!("../../deploy/compose.yaml");
+    let line = compose.lines().find_map(|line| line.trim().strip_prefix("- exec ")).unwrap();
+    let check = async |port: u16| {
+        let command = format!("exec {}", line.replace("/8080 ", &format!("/{port} ")));
+        let status = tokio::process::Command::new("bash").arg("-c").arg(command).status().await;
+        status.unwrap().success()
+    };
+    let ready = without_database(vec![]).await;
+    assert!(check(ready.address.port()).await);
+    let unready = without_database(vec![Check::new("x", || Err("missing".to_owned()))]).await;
+    assert!(!check(unready.address.port()).await);
+    // The image's own check says the same in JSON.
+    let image = include_str!("../../deploy/Dockerfile");
+    assert!(image.contains(&line.replace('\\', "\\\\")), "{line}");
+}
+
+#[tokio::test]
 async fn heads_are_bounded() {
     let server = without_database(vec![]).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();

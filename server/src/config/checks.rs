@@ -41,6 +41,8 @@ impl Config {
         within("ingest.writers", self.ingest.writers, 1, 64)?;
         within("ingest.queue_len", self.ingest.queue_len, 1, 1_000_000)?;
         within("alerting.checkpoint_ms", self.alerting.checkpoint_ms, 100, 60_000)?;
+        // The engine writes it as the last four digits of a rule's version.
+        within("alerting.thresholds_version", self.alerting.thresholds_version, 0, 9_999)?;
         within("store.retention_days", self.store.retention_days, 1, 36_500)?;
         within("store.chunk_hours", self.store.chunk_hours, 1, 24 * 31)?;
         self.check_text()?;

@@ -42,7 +42,7 @@ fn the_example_describes_every_setting_and_no_other() {
 fn what_is_printed_loads_again_as_it_was() {
     let text = "[database]\nurl = \"postgres://u:p@h/d?x=\\\"1\\\"\"\nhome = \"/srv/db\"\n[broker]\n\
                 listen = \"[::1]:0\"\nbudget_bytes = 12345678\n[log]\nformat = \"json\"\n\
-                [alerting.thresholds.e1]\nfilter_ms = 15000\n";
+                [alerting.thresholds.350100]\ne1_s = 20\n";
     let config = load(text, &[]).unwrap();
     assert_eq!(load(&config.to_toml(), &[]).unwrap(), config);
     let printed = Config::default().to_toml();
@@ -137,6 +137,17 @@ fn wrong_values_say_what_is_expected() {
     check_refused("web = 3\n", &[], "liftwatch.toml:1: 'web' is 3, but must be a table ([section])");
     let broken = load("[web]\nlisten = \n", &[]).unwrap_err().to_string();
     assert!(broken.starts_with("liftwatch.toml:2: "), "{broken}");
+}
+
+#[test]
+fn thresholds_go_by_region() {
+    let env = [("LIFTWATCH_ALERTING__THRESHOLDS__350102__E1_S", "25")];
+    let config = load("[alerting.thresholds.350100]\ne1_s = 20\n", &env).unwrap();
+    let e1_s = |area: &str| config.alerting.thresholds[&area.parse().unwrap()]["e1_s"].as_integer();
+    assert_eq!((e1_s("350100"), e1_s("350102")), (Some(20), Some(25)));
+    let wrong = load("[alerting]\n\n[alerting.thresholds.3501]\ne1_s = 20\n", &[]).unwrap_err().to_string();
+    assert!(wrong.starts_with("liftwatch.toml:3: 'alerting.thresholds.3501' "), "{wrong}");
+    assert!(wrong.contains("6-digit division code"), "{wrong}");
 }
 
 #[test]
