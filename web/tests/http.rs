@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -111,6 +112,9 @@ async fn every_documented_path_answers_and_every_answer_is_guarded() {
     let document = server.get("/api/v1/openapi.json").await.json();
     let paths = document["paths"].as_object().unwrap();
     assert_eq!(paths.len(), 7, "{paths:?}");
+    let operations: HashSet<&str> =
+        paths.values().map(|path| path["get"]["operationId"].as_str().unwrap()).collect();
+    assert_eq!(operations.len(), paths.len(), "each operation has a name of its own: {operations:?}");
     for path in
         paths.keys().map(String::as_str).chain(["/", "/status", "/assets/status.js", "/assets/icon.svg"])
     {

@@ -228,6 +228,7 @@ impl ListParams {
 #[utoipa::path(
     get,
     path = "/api/v1/alarms",
+    operation_id = "alarm_list",
     tag = "alarms",
     params(ListParams),
     responses((status = 200, body = AlarmPage, description = "One page"),
@@ -253,9 +254,12 @@ pub(crate) async fn list(
 #[utoipa::path(
     get,
     path = "/api/v1/alarms/{alarm_id}",
+    operation_id = "alarm_get",
     tag = "alarms",
     params(("alarm_id" = Uuid, Path, description = "Id of the alarm")),
     responses((status = 200, body = AlarmDetail, description = "The alarm"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "The id is none"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "Try again later"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such alarm"))
 )]
 pub(crate) async fn one(

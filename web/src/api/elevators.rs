@@ -141,6 +141,7 @@ impl StateView {
 #[utoipa::path(
     get,
     path = "/api/v1/elevators",
+    operation_id = "elevator_list",
     tag = "elevators",
     params(ListParams),
     responses((status = 200, body = ElevatorPage, description = "One page"),
@@ -166,9 +167,12 @@ pub(crate) async fn list(
 #[utoipa::path(
     get,
     path = "/api/v1/elevators/{elevator_id}",
+    operation_id = "elevator_get",
     tag = "elevators",
     params(("elevator_id" = i64, Path, description = "Liftwatch's own number of the elevator")),
     responses((status = 200, body = ElevatorView, description = "The elevator"),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "The id is none"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "Try again later"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such elevator"))
 )]
 pub(crate) async fn one(
