@@ -1,0 +1,182 @@
+//! One connection from its socket's first byte to its last: the async shell around the session.
+//!
+//! Owns the socket and the clock; decides nothing the session decides. Promises: presence and messages enter the
+//! channel in order (online, messages, last will, offline), presence is never dropped, and a connection that took
+//! over a client id begins only when the old one has handed over its last word (or the wait for it is over).
+
+mod exchange;
+mod input;
+mod timers;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use crate::ack::Window;
+use crate::auth::PrincipalKind;
+use crate::gate::{Handle, Shared};
+use crate::handshake::{self, Opened};
+use crate::hub::{Fanout, now_us};
+use crate::inbound::{Inbound, PresenceChange, Publish, QoS, Reason};
+use crate::metrics::ReasonLabel;
+use crate::packet::Will;
+use crate::topic;
+
+use exchange::Exchange;
+
+/// How long a newcomer waits for the connection it pushes out.
+const TAKE_OVER_WAIT: Duration = Duration::from_secs(5);
+/// For the last bytes to a client.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Serves one socket until it is closed.
+pub(crate) async fn serve<S>(mut stream: S, peer: SocketAddr, gate: &Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let opening = tokio::time::timeout(gate.config.connect_timeout, handshake::open(&mut stream, peer, gate));
+    let opened = tokio::select! {
+        opened = opening => opened,
+        () = gate.stop.cancelled() => return,
+    };
+    let opened = match opened {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return,
+        Err(_) => return gate.refused("timeout"),
+    };
+    let client = Client::enter(&opened, gate).await;
+    tracing::debug!(client_id = %client.client_id, %peer, epoch = client.handle.epoch, "client connected");
+    let will = opened.connect.will.clone();
+    let reason = talk(&mut stream, opened, &client, gate).await;
+    tracing::debug!(client_id = %client.client_id, %peer, reason = reason.as_str(), "client gone");
+    // The socket first: nobody should wait for the store to learn that a connection is closed.
+    drop(stream);
+    client.leave(reason, will, gate).await;
+}
+
+/// CONNACK, everything after it, and the last bytes.
+async fn talk<S>(stream: &mut S, opened: Opened, client: &Client, gate: &Arc<Shared>) -> Reason
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let mut out = BytesMut::new();
+    if let Err(error) = handshake::accepted(&opened, gate, &mut out) {
+        tracing::warn!(%error, "cannot write a CONNACK");
+        return Reason::Gone;
+    }
+    let inbound = gate.inbound.clone();
+    let mut exchange = Exchange::new(opened, out, client, &inbound, gate);
+    let (reader, writer) = tokio::io::split(&mut *stream);
+    let reason = exchange.run(reader, writer).await;
+    let mut last = exchange.farewell(reason);
+    if reason != Reason::Gone {
+        let farewell = async {
+            stream.write_all_buf(&mut last).await?;
+            stream.shutdown().await
+        };
+        // A client that does not listen to the end misses it.
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+    }
+    reason
+}
+
+/// An accepted client as the rest of the gate sees it.
+#[derive(Debug)]
+struct Client {
+    client_id: Arc<str>,
+    handle: Arc<Handle>,
+    has_presence: bool,
+}
+
+impl Client {
+    /// Takes the place of the client id, pushing out whoever has it.
+    async fn enter(opened: &Opened, gate: &Arc<Shared>) -> Self {
+        let window = Window::new(Arc::clone(&gate.budget), gate.hub.clone());
+        let handle = Handle::new(opened.epoch, window);
+        let client_id = Arc::clone(&opened.client_id);
+        if let Some(old) = gate.directory.enter(&client_id, &handle) {
+            old.end(Reason::TakenOver);
+            if tokio::time::timeout(TAKE_OVER_WAIT, old.ended.cancelled()).await.is_err() {
+                tracing::warn!(%client_id, "the connection that was taken over does not end");
+            }
+        }
+        gate.metrics.connected.inc();
+        let has_presence = opened.principal.kind == PrincipalKind::Terminal;
+        let client = Self { client_id, handle, has_presence };
+        client.presence(true, Reason::Connected, gate).await;
+        client
+    }
+
+    /// Publishes the last will if it is due, tells that the client is gone, frees its place.
+    async fn leave(self, reason: Reason, will: Option<Will>, gate: &Arc<Shared>) {
+        gate.metrics.connected.dec();
+        gate.metrics.ended.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+        if let Some(will) = will
+            && reason.publishes_will()
+        {
+            self.publish_will(will, gate).await;
+        }
+        self.presence(false, reason, gate).await;
+        gate.directory.leave(&self.client_id, self.handle.epoch);
+        self.handle.ended.cancel();
+    }
+
+    /// Waits for as long as it takes: presence is never dropped.
+    async fn presence(&self, online: bool, reason: Reason, gate: &Shared) {
+        if !self.has_presence {
+            return;
+        }
+        let client_id = Arc::clone(&self.client_id);
+        let change = PresenceChange { client_id, online, reason, at_us: now_us(), epoch: self.handle.epoch };
+        // Fails only when the consumer is gone; then the process is ending.
+        let _ = gate.inbound.send(Inbound::Presence(change)).await;
+    }
+
+    /// As the client's own publish, except that nobody waits for its acknowledgement. Dropped if the budget is
+    /// full.
+    async fn publish_will(&self, will: Will, gate: &Shared) {
+        let bytes = input::cost(will.topic.len() + will.payload.len());
+        if !gate.budget.try_take(bytes) {
+            gate.metrics.dropped_unacked.inc();
+            return;
+        }
+        let arrived_us = now_us();
+        let epoch = self.handle.epoch;
+        let fanout = topic::is_topic_for_hub(&will.topic).then(|| {
+            Box::new(Fanout {
+                topic: Arc::clone(&will.topic),
+                payload: will.payload.clone(),
+                qos: will.qos,
+                retain: will.retain,
+                arrived_us,
+                epoch,
+                properties: will.properties.clone(),
+            })
+        });
+        count_publish(will.qos, gate);
+        let publish = Publish {
+            client_id: Arc::clone(&self.client_id),
+            topic: will.topic,
+            payload: will.payload,
+            qos: will.qos,
+            retain: will.retain,
+            arrived_us,
+            epoch,
+            properties: will.properties,
+            ack: self.handle.window.accept(bytes, fanout),
+        };
+        // Fails only when the consumer is gone; then the process is ending.
+        let _ = gate.inbound.send(Inbound::Publish(publish)).await;
+    }
+}
+
+fn count_publish(qos: QoS, gate: &Shared) {
+    match qos {
+        QoS::AtMostOnce => gate.metrics.publish_qos0.inc(),
+        QoS::AtLeastOnce => gate.metrics.publish_qos1.inc(),
+        QoS::ExactlyOnce => gate.metrics.publish_qos2.inc(),
+    };
+}

@@ -1,0 +1,619 @@
+//! The loop of a connection: read, hand over, acknowledge, write.
+//!
+//! One turn does all there is to do without waiting, then waits for the next event. Many packets are read with
+//! one system call, their acknowledgements written with one. When the budget, the channel or the window is full,
+//! reading pauses; when the pause has lasted as long as it may, reading goes on and what cannot be handed over is
+//! dropped unacknowledged, counted, and the connection marked, so that PINGREQs are answered.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::time::Instant;
+
+use super::input::{self, Input, Next};
+use super::timers::{Due, Timers};
+use super::{Client, count_publish};
+use crate::auth::Protocol;
+use crate::codec::{self, CodecError};
+use crate::gate::Shared;
+use crate::handshake::{self, Opened};
+use crate::hub::{Fanout, Forwarded, SubscribeError, Subscriber, now_us};
+use crate::inbound::{Inbound, Publish, QoS, Reason};
+use crate::packet::{Outgoing, Reply, SubCode};
+use crate::session::{Accepted, Action, Limits, Replay, Session};
+use crate::topic::TopicFilter;
+
+/// Bytes waiting to be written beyond which nothing is taken from the hub.
+const OUT_SUBSCRIBED: usize = 64 << 10;
+/// Bytes waiting to be written beyond which nothing is read.
+const OUT_MAX: usize = 256 << 10;
+/// A written buffer above that is given back.
+const OUT_KEPT: usize = 4 << 10;
+/// The router answers within milliseconds or is lost.
+const HUB_TIMEOUT: Duration = Duration::from_secs(5);
+/// What an MQTT 5 PUBLISH may have beside topic, payload and the publisher's properties.
+const PUBLISH_OVERHEAD: usize = 80;
+
+/// What is missing before the next publish can be handed over.
+#[derive(Debug, Clone, Copy)]
+enum Lacking {
+    Window,
+    Budget(usize),
+    Channel,
+}
+
+/// Retained messages being sent.
+#[derive(Debug)]
+struct Replaying {
+    filter: TopicFilter,
+    qos: QoS,
+    after: Option<Arc<str>>,
+}
+
+pub(super) struct Exchange<'a> {
+    gate: &'a Arc<Shared>,
+    client: &'a Client,
+    inbound: &'a mpsc::Sender<Inbound>,
+    protocol: Protocol,
+    packet_bytes_max: usize,
+    session: Session,
+    input: Input,
+    out: BytesMut,
+    timers: Timers,
+    actions: Vec<Action>,
+    /// Place in the channel for the next publish.
+    slot: Option<mpsc::Permit<'a, Inbound>>,
+    /// Bytes taken from the budget for the next publish.
+    held: usize,
+    lacking: Option<Lacking>,
+    /// The pause is over: drop what cannot be handed over.
+    dropping: bool,
+    subscriber: Option<Subscriber>,
+    replays: Vec<Replaying>,
+    stopping: bool,
+}
+
+impl<'a> Exchange<'a> {
+    /// `out` holds the CONNACK.
+    pub(super) fn new(
+        opened: Opened,
+        out: BytesMut,
+        client: &'a Client,
+        inbound: &'a mpsc::Sender<Inbound>,
+        gate: &'a Arc<Shared>,
+    ) -> Self {
+        let config = &gate.config;
+        let connect = opened.connect;
+        let limits = Limits {
+            unacked_max: config.unacked_max.max(1).into(),
+            payload_bytes_max: config.payload_bytes_max,
+            subscriptions_max: config.subscriptions_max,
+            inflight_max: config.inflight_max.min(connect.receive_max).max(1).into(),
+        };
+        let now = Instant::now();
+        Self {
+            gate,
+            client,
+            inbound,
+            protocol: connect.protocol,
+            packet_bytes_max: connect.packet_bytes_max as usize,
+            session: Session::new(connect.protocol, opened.principal, limits),
+            input: Input::new(opened.rest, handshake::frame_bytes_max(gate)),
+            out,
+            timers: Timers::new(connect.keep_alive_s, config.pause_max, config.write_timeout, now),
+            actions: Vec::new(),
+            slot: None,
+            held: 0,
+            lacking: None,
+            dropping: false,
+            subscriber: None,
+            replays: Vec::new(),
+            stopping: false,
+        }
+    }
+
+    /// Until something ends the connection.
+    pub(super) async fn run<R, W>(&mut self, mut reader: R, mut writer: W) -> Reason
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let gate = self.gate;
+        let window = &self.client.handle.window;
+        let mut stopped = pin!(gate.stop.cancelled());
+        let mut sleep = pin!(tokio::time::sleep_until(self.timers.next(Instant::now())));
+        loop {
+            if let Err(reason) = self.turn().await {
+                return reason;
+            }
+            let deadline = self.timers.next(Instant::now());
+            if deadline < sleep.deadline() {
+                sleep.as_mut().reset(deadline);
+            }
+            let can_read = !self.stopping && self.lacking.is_none() && self.out.len() < OUT_MAX;
+            let can_send = self.can_send();
+            let lacking = self.lacking.filter(|_| !self.stopping);
+            tokio::select! {
+                biased;
+                () = window.bell.notified() => {}
+                written = writer.write_buf(&mut self.out), if !self.out.is_empty() => match written {
+                    Ok(n) if n > 0 => self.wrote(n),
+                    _ => return Reason::Gone,
+                },
+                read = reader.read_buf(self.input.room()), if can_read => match read {
+                    Ok(n) if n > 0 => self.read(n),
+                    _ => return Reason::Gone,
+                },
+                message = next_message(self.subscriber.as_mut()), if can_send => {
+                    if let Err(reason) = message.and_then(|message| self.forward(&message)) {
+                        return reason;
+                    }
+                }
+                found = find(lacking, gate, self.inbound), if lacking.is_some() => {
+                    self.lacking = None;
+                    match found {
+                        Found::Slot(slot) => self.slot = Some(slot),
+                        Found::Bytes(bytes) => self.held += bytes,
+                        Found::Closed => return Reason::Stopping,
+                    }
+                }
+                () = &mut stopped, if !self.stopping => self.stop(),
+                () = &mut sleep => {
+                    let now = Instant::now();
+                    if let Err(reason) = self.due(now) {
+                        return reason;
+                    }
+                    sleep.as_mut().reset(self.timers.next(now));
+                }
+            }
+        }
+    }
+
+    /// What the client gets to read at the end.
+    pub(super) fn farewell(&mut self, reason: Reason) -> BytesMut {
+        let mut out = std::mem::take(&mut self.out);
+        if let Err(error) = codec::write(self.protocol, Reply::Disconnect(reason), &mut out) {
+            tracing::debug!(%error, "cannot write a DISCONNECT");
+        }
+        self.gate.metrics.bytes_out.inc_by(out.len() as u64);
+        out
+    }
+
+    /// Everything that can be done without waiting for anyone but the hub.
+    async fn turn(&mut self) -> Result<(), Reason> {
+        let settled = self.client.handle.window.take();
+        if settled.committed > 0 || settled.failed {
+            self.session.settled(settled, &mut self.actions);
+            self.perform().await?;
+            if matches!(self.lacking, Some(Lacking::Window)) {
+                self.lacking = None;
+            }
+        }
+        if let Some(reason) = self.client.handle.asked_to_end() {
+            return Err(reason);
+        }
+        if self.stopping {
+            return if self.session.unsettled() == 0 { Err(Reason::Stopping) } else { Ok(()) };
+        }
+        if self.lacking.is_none() && self.out.len() < OUT_MAX {
+            self.packets().await?;
+        }
+        self.fan_in()?;
+        if self.out.is_empty() {
+            self.timers.written();
+        } else {
+            self.timers.writing(false, Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Serves the frames that are here, as far as they can be handed over.
+    async fn packets(&mut self) -> Result<(), Reason> {
+        let mut arrived_us = None;
+        loop {
+            match self.input.peek().map_err(|error| self.broken(&error))? {
+                Next::Nothing => break,
+                Next::Large { bytes, promised } => {
+                    if self.hold(input::cost(bytes)) {
+                        self.input.expect_large(bytes);
+                    } else if self.dropping {
+                        self.input.skip_large(bytes);
+                        self.session.dropped_unread(promised);
+                        self.dropped();
+                    } else {
+                        self.lack(Lacking::Budget(input::cost(bytes) - self.held));
+                        return Ok(());
+                    }
+                }
+                Next::Frame { bytes, is_publish } => {
+                    let mut admitted = true;
+                    if is_publish && let Err(lacking) = self.admit(input::cost(bytes))? {
+                        if !self.dropping {
+                            self.lack(lacking);
+                            return Ok(());
+                        }
+                        admitted = false;
+                    }
+                    let frame = self.input.take(bytes);
+                    let packet = codec::read(self.protocol, frame).map_err(|error| self.broken(&error))?;
+                    let before = self.session.unsettled();
+                    self.session.packet(packet, admitted, &mut self.actions);
+                    if is_publish && !admitted {
+                        self.dropped();
+                    }
+                    if self.session.unsettled() > before {
+                        let arrived_us = *arrived_us.get_or_insert_with(now_us);
+                        self.deliver(input::cost(bytes), arrived_us);
+                    }
+                    self.perform().await?;
+                    if self.out.len() >= OUT_MAX {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        // Kept while the next frame needs them, given back to the others otherwise.
+        self.slot = None;
+        if !self.input.expects_large() {
+            self.give_back();
+        }
+        Ok(())
+    }
+
+    fn give_back(&mut self) {
+        if self.held > 0 {
+            self.gate.budget.give(std::mem::take(&mut self.held));
+        }
+    }
+
+    /// Gathers what a publish needs to be handed over. Budget before channel: nobody holds a place in the channel
+    /// while waiting for bytes.
+    fn admit(&mut self, bytes: usize) -> Result<Result<(), Lacking>, Reason> {
+        if !self.session.has_room() {
+            return Ok(Err(Lacking::Window));
+        }
+        if !self.hold(bytes) {
+            return Ok(Err(Lacking::Budget(bytes - self.held)));
+        }
+        if self.slot.is_none() {
+            match self.inbound.try_reserve() {
+                Ok(slot) => self.slot = Some(slot),
+                Err(TrySendError::Full(())) => return Ok(Err(Lacking::Channel)),
+                Err(TrySendError::Closed(())) => return Err(Reason::Stopping),
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn hold(&mut self, bytes: usize) -> bool {
+        if self.held < bytes {
+            if !self.gate.budget.try_take(bytes - self.held) {
+                return false;
+            }
+            self.held = bytes;
+        }
+        true
+    }
+
+    fn lack(&mut self, lacking: Lacking) {
+        if matches!(lacking, Lacking::Window) {
+            self.slot = None;
+            self.give_back();
+        }
+        self.lacking = Some(lacking);
+        if self.timers.pause(Instant::now()) {
+            self.gate.metrics.paused.inc();
+        }
+    }
+
+    fn dropped(&mut self) {
+        self.gate.metrics.dropped_unacked.inc();
+        self.timers.dropped(Instant::now());
+        if self.session.is_holed() {
+            self.client.handle.marked.store(true, Ordering::Release);
+        }
+    }
+
+    /// Hands over the publish the session has just accepted: the only `Deliver` among the actions.
+    fn deliver(&mut self, bytes: usize, arrived_us: i64) {
+        let position = self.actions.iter().position(|action| matches!(action, Action::Deliver(_)));
+        let Some(Action::Deliver(accepted)) = position.map(|i| self.actions.remove(i)) else { return };
+        let Some(slot) = self.slot.take() else { return };
+        self.held -= bytes.min(self.held);
+        count_publish(accepted.qos, self.gate);
+        let fanout = self.fanout(&accepted, arrived_us);
+        slot.send(Inbound::Publish(Publish {
+            client_id: Arc::clone(&self.client.client_id),
+            topic: accepted.topic,
+            payload: accepted.payload,
+            qos: accepted.qos,
+            retain: accepted.retain,
+            arrived_us,
+            epoch: self.client.handle.epoch,
+            properties: accepted.properties,
+            ack: self.client.handle.window.accept(bytes, fanout),
+        }));
+    }
+
+    /// What subscribers get once it is committed; nothing if there are none.
+    fn fanout(&self, accepted: &Accepted, arrived_us: i64) -> Option<Box<Fanout>> {
+        if !accepted.for_hub || !(accepted.retain || self.gate.hub.is_wanted()) {
+            return None;
+        }
+        Some(Box::new(Fanout {
+            topic: Arc::clone(&accepted.topic),
+            payload: accepted.payload.clone(),
+            qos: accepted.qos,
+            retain: accepted.retain,
+            arrived_us,
+            epoch: self.client.handle.epoch,
+            properties: accepted.properties.clone(),
+        }))
+    }
+
+    /// Does what the session asks for.
+    async fn perform(&mut self) -> Result<(), Reason> {
+        let mut acked = 0;
+        let mut actions = std::mem::take(&mut self.actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Reply(reply) => {
+                    acked += u64::from(matches!(reply, Reply::PubAck(_) | Reply::PubRec(_)));
+                    self.reply(reply)?;
+                }
+                Action::Deliver(_) => debug_assert!(false, "delivered before"),
+                Action::Subscribe { joins, replay, reply } => self.subscribe(joins, replay, reply).await?,
+                Action::Unsubscribe { filters, reply } => {
+                    if let Some(subscriber) = &self.subscriber
+                        && !filters.is_empty()
+                    {
+                        subscriber.leave(filters).await.map_err(|_| Reason::HubLost)?;
+                    }
+                    self.reply(reply)?;
+                }
+                Action::Close(reason) => {
+                    self.gate.metrics.acked.inc_by(acked);
+                    return Err(reason);
+                }
+            }
+        }
+        // Its memory is used again.
+        self.actions = actions;
+        if acked > 0 {
+            self.gate.metrics.acked.inc_by(acked);
+        }
+        Ok(())
+    }
+
+    async fn subscribe(
+        &mut self,
+        joins: Vec<(TopicFilter, usize)>,
+        replay: Vec<Replay>,
+        mut reply: Reply,
+    ) -> Result<(), Reason> {
+        if let Reply::SubAck { codes, .. } = &reply {
+            let refused = codes.iter().filter(|code| !matches!(code, SubCode::Granted(_))).count();
+            self.gate.metrics.subscribe_refused.inc_by(refused as u64);
+        }
+        let mut replay = replay;
+        if !joins.is_empty() {
+            let joined = tokio::time::timeout(HUB_TIMEOUT, self.join(joins)).await;
+            match joined.unwrap_or(Err(SubscribeError::Lost)) {
+                Ok(()) => {}
+                Err(SubscribeError::TooMany) => {
+                    // There was no link yet, so these are all its subscriptions.
+                    self.session.forget_subscriptions();
+                    replay.clear();
+                    if let Reply::SubAck { codes, .. } = &mut reply {
+                        codes.fill(SubCode::QuotaExceeded);
+                    }
+                }
+                Err(SubscribeError::Lost) => return Err(Reason::HubLost),
+            }
+        }
+        self.reply(reply)?;
+        let replaying = replay.into_iter().map(|r| Replaying { filter: r.filter, qos: r.qos, after: None });
+        self.replays.extend(replaying);
+        Ok(())
+    }
+
+    async fn join(&mut self, joins: Vec<(TopicFilter, usize)>) -> Result<(), SubscribeError> {
+        if self.subscriber.is_none() {
+            self.subscriber = Some(self.gate.hub.subscriber().await?);
+        }
+        match &self.subscriber {
+            Some(subscriber) => subscriber.join(joins).await,
+            None => Err(SubscribeError::Lost),
+        }
+    }
+
+    fn reply(&mut self, reply: Reply) -> Result<(), Reason> {
+        codec::write(self.protocol, reply, &mut self.out).map_err(|error| self.broken(&error))
+    }
+
+    fn can_send(&self) -> bool {
+        !self.stopping
+            && self.out.len() < OUT_SUBSCRIBED
+            && self.subscriber.is_some()
+            && self.session.can_send()
+    }
+
+    /// Writes what is retained and what waits in the hub's queue, as far as the client can take it.
+    fn fan_in(&mut self) -> Result<(), Reason> {
+        while self.can_send()
+            && let Some(mut replaying) = self.replays.pop()
+        {
+            if self.replay(&mut replaying)? {
+                self.replays.push(replaying);
+            }
+        }
+        while self.can_send()
+            && let Some(message) = self.subscriber.as_mut().and_then(Subscriber::try_recv)
+        {
+            self.forward(&message?)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a page of retained messages. True: there are more.
+    fn replay(&mut self, replaying: &mut Replaying) -> Result<bool, Reason> {
+        let (page, next) = self.gate.hub.retained(&replaying.filter, replaying.after.as_deref());
+        for (topic, kept) in page {
+            if !self.can_send() {
+                return Ok(true);
+            }
+            let sending = self.session.send_retained(replaying.qos, kept.qos);
+            let outgoing = Outgoing {
+                topic: &topic,
+                payload: &kept.payload,
+                pkid: sending.pkid,
+                retain: true,
+                properties: kept.properties.as_deref(),
+                arrived_us: kept.arrived_us,
+            };
+            self.write_publish(&outgoing)?;
+            replaying.after = Some(topic);
+        }
+        replaying.after.clone_from(&next);
+        Ok(next.is_some())
+    }
+
+    fn forward(&mut self, message: &Forwarded) -> Result<(), Reason> {
+        let Ok(topic) = std::str::from_utf8(&message.topic) else { return Ok(()) };
+        let is_own = message.epoch == self.client.handle.epoch;
+        let Some(sending) = self.session.send(message.id, message.qos, message.retain, is_own) else {
+            return Ok(());
+        };
+        self.write_publish(&Outgoing {
+            topic,
+            payload: &message.payload,
+            pkid: sending.pkid,
+            retain: sending.retain,
+            properties: message.properties.as_ref(),
+            arrived_us: message.arrived_us,
+        })
+    }
+
+    fn write_publish(&mut self, publish: &Outgoing<'_>) -> Result<(), Reason> {
+        let properties = publish.properties.map_or(0, crate::inbound::Properties::bytes);
+        let bytes = publish.topic.len() + publish.payload.len() + properties + PUBLISH_OVERHEAD;
+        // 3.1.2.11.4 of MQTT 5: what is too large for the client counts as sent.
+        if bytes > self.packet_bytes_max {
+            if publish.pkid != 0 {
+                self.session.packet(crate::packet::Packet::PubAck(publish.pkid), true, &mut self.actions);
+            }
+            return Ok(());
+        }
+        self.gate.metrics.hub_out.inc();
+        codec::write_publish(self.protocol, publish, &mut self.out).map_err(|error| self.broken(&error))
+    }
+
+    fn read(&mut self, bytes: usize) {
+        let now = Instant::now();
+        self.gate.metrics.bytes_in.inc_by(bytes as u64);
+        self.timers.heard(now);
+        // The frames before this read are all served, or it would not have happened.
+        if self.input.read(bytes) {
+            self.timers.caught_up(now);
+            self.dropping &= self.session.is_holed();
+        }
+    }
+
+    fn wrote(&mut self, bytes: usize) {
+        self.gate.metrics.bytes_out.inc_by(bytes as u64);
+        if self.out.is_empty() {
+            self.timers.written();
+            if self.out.capacity() > OUT_KEPT {
+                self.out = BytesMut::new();
+            }
+        } else {
+            self.timers.writing(true, Instant::now());
+        }
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.lacking = None;
+        self.subscriber = None;
+        self.timers.drain(self.gate.config.drain_timeout, Instant::now());
+    }
+
+    fn due(&mut self, now: Instant) -> Result<(), Reason> {
+        match self.timers.due(now) {
+            Some(Due::KeepAlive) => return Err(Reason::KeepAlive),
+            Some(Due::WriteStuck) => return Err(Reason::Slow),
+            Some(Due::DrainOver) => return Err(Reason::Stopping),
+            Some(Due::PauseOver) => {
+                self.dropping = true;
+                self.lacking = None;
+                self.timers.caught_up(now);
+            }
+            Some(Due::Recovered) => {
+                self.timers.dropped(now);
+                if self.session.is_holed() && self.session.unsettled() == 0 && self.has_capacity() {
+                    self.client.handle.marked.store(true, Ordering::Release);
+                    self.gate.resend.notify_one();
+                }
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Whether a message could be handed over now.
+    fn has_capacity(&self) -> bool {
+        let bytes = input::cost(0);
+        let has_bytes = self.gate.budget.try_take(bytes);
+        if has_bytes {
+            self.gate.budget.give(bytes);
+        }
+        has_bytes && self.inbound.capacity() > 0
+    }
+
+    fn broken(&self, error: &CodecError) -> Reason {
+        tracing::debug!(client_id = %self.client.client_id, %error, "client broke the protocol");
+        match error {
+            CodecError::TooLarge(_) => Reason::TooLarge,
+            _ => Reason::Protocol,
+        }
+    }
+}
+
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+enum Found<'a> {
+    Slot(mpsc::Permit<'a, Inbound>),
+    Bytes(usize),
+    Closed,
+}
+
+/// Waits for what is lacking, first come first served. The window is waited for by the bell.
+async fn find<'a>(lacking: Option<Lacking>, gate: &Shared, inbound: &'a mpsc::Sender<Inbound>) -> Found<'a> {
+    match lacking {
+        Some(Lacking::Channel) => match inbound.reserve().await {
+            Ok(slot) => Found::Slot(slot),
+            Err(_) => Found::Closed,
+        },
+        Some(Lacking::Budget(bytes)) => {
+            gate.budget.take(bytes).await;
+            Found::Bytes(bytes)
+        }
+        Some(Lacking::Window) | None => std::future::pending().await,
+    }
+}
+
+async fn next_message(subscriber: Option<&mut Subscriber>) -> Result<Forwarded, Reason> {
+    match subscriber {
+        Some(subscriber) => subscriber.recv().await,
+        None => std::future::pending().await,
+    }
+}

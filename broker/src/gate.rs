@@ -1,0 +1,292 @@
+//! The listener, and what all connections share.
+//!
+//! Owns the accept loop and one task per connection, which it awaits at the end. Promises: at most
+//! `connections_max` sockets; one connection per client id, the newest; after [`Gate::run`] returns, every
+//! connection has ended and the inbound channel has no more senders.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::ack::{Budget, Window, lock};
+use crate::auth::Authenticate;
+use crate::config::GateConfig;
+use crate::connection;
+use crate::hub::Hub;
+use crate::inbound::{Inbound, Reason};
+use crate::metrics::{Metrics, ReasonLabel};
+
+/// After a failed accept (out of file descriptors, mostly).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often gauges are refreshed, and how finely resends are paced.
+const TICK: Duration = Duration::from_millis(100);
+/// After the drain deadline, for the last writes.
+const CLOSE_GRACE: Duration = Duration::from_secs(5);
+
+/// The address could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen for MQTT on {address}")]
+pub struct BindError {
+    /// Address that was asked for.
+    pub address: SocketAddr,
+    /// What the system says.
+    #[source]
+    pub source: io::Error,
+}
+
+/// A bound MQTT listener; [`Gate::run`] serves it.
+#[derive(Debug)]
+pub struct Gate {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+/// What the rest of the process tells the gate. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct GateControl(Arc<Notify>);
+
+impl GateControl {
+    /// The store can be written again: connections of which messages were dropped unacknowledged are closed,
+    /// paced, so that their clients send again.
+    pub fn store_returned(&self) {
+        self.0.notify_one();
+    }
+}
+
+pub(crate) struct Shared {
+    pub(crate) config: GateConfig,
+    pub(crate) auth: Arc<dyn Authenticate>,
+    pub(crate) inbound: mpsc::Sender<Inbound>,
+    pub(crate) hub: Hub,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) directory: Directory,
+    pub(crate) stop: CancellationToken,
+    pub(crate) resend: Arc<Notify>,
+    epoch_last: AtomicU64,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn next_epoch(&self) -> u64 {
+        self.epoch_last.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn refused(&self, reason: &'static str) {
+        self.metrics.refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+}
+
+impl Gate {
+    /// Binds the listener. Messages go to `inbound`, fan-out to `hub`; the channel's length is how far the
+    /// consumer may be behind before reading from clients pauses.
+    pub async fn bind(
+        config: GateConfig,
+        auth: Arc<dyn Authenticate>,
+        inbound: mpsc::Sender<Inbound>,
+        hub: Hub,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, BindError> {
+        let address = config.listen;
+        let fail = |source| BindError { address, source };
+        let listener = TcpListener::bind(address).await.map_err(fail)?;
+        let local_addr = listener.local_addr().map_err(fail)?;
+        let budget = Budget::new(config.budget_bytes);
+        let shared = Arc::new(Shared {
+            config,
+            auth,
+            inbound,
+            hub,
+            metrics,
+            budget,
+            directory: Directory::default(),
+            stop: CancellationToken::new(),
+            resend: Arc::new(Notify::new()),
+            epoch_last: AtomicU64::new(0),
+        });
+        Ok(Self { listener, local_addr, shared })
+    }
+
+    /// Where it listens, with the port the system chose.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// The handle for the rest of the process.
+    pub fn control(&self) -> GateControl {
+        GateControl(Arc::clone(&self.shared.resend))
+    }
+
+    /// Serves until `stop` is cancelled. Then accepts and reads no more, waits at most `drain_timeout` for
+    /// outstanding acknowledgements to be resolved and written, and closes every connection.
+    pub async fn run(self, stop: CancellationToken) {
+        let Self { listener, shared, .. } = self;
+        let tasks = TaskTracker::new();
+        let seats = Arc::new(Semaphore::new(shared.config.connections_max));
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut resends = Vec::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => {
+                        shared.metrics.accepted.inc();
+                        let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else {
+                            shared.refused("connections_max");
+                            shared.metrics.closed.inc();
+                            continue;
+                        };
+                        // Acks are small and waited for; a socket without it works too.
+                        let _ = stream.set_nodelay(true);
+                        let shared = Arc::clone(&shared);
+                        tasks.spawn(async move {
+                            connection::serve(stream, peer, &shared).await;
+                            shared.metrics.closed.inc();
+                            drop(seat);
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                () = shared.resend.notified() => resends.extend(shared.directory.marked()),
+                _ = tick.tick() => {
+                    shared.metrics.budget_bytes.set(shared.budget.in_use() as i64);
+                    let share = resends.len().min(resends_per_tick(shared.config.resend_per_s));
+                    for handle in resends.drain(..share) {
+                        handle.end(Reason::Resend);
+                    }
+                }
+            }
+        }
+        drop(listener);
+        shared.stop.cancel();
+        tasks.close();
+        if tokio::time::timeout(shared.config.drain_timeout + CLOSE_GRACE, tasks.wait()).await.is_err() {
+            tracing::warn!(connections = tasks.len(), "connections did not end in time");
+        }
+        shared.metrics.budget_bytes.set(shared.budget.in_use() as i64);
+    }
+}
+
+fn resends_per_tick(per_s: u32) -> usize {
+    (per_s as usize * TICK.as_millis() as usize / 1_000).max(1)
+}
+
+/// The gate's side of a connection: how others reach it.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) epoch: u64,
+    pub(crate) window: Arc<Window>,
+    /// A message of it was dropped unacknowledged.
+    pub(crate) marked: AtomicBool,
+    /// Cancelled when its last message and its presence are handed over.
+    pub(crate) ended: CancellationToken,
+    end: AtomicU8,
+}
+
+const END_TAKEN_OVER: u8 = 1;
+const END_RESEND: u8 = 2;
+
+impl Handle {
+    pub(crate) fn new(epoch: u64, window: Arc<Window>) -> Arc<Self> {
+        let marked = AtomicBool::new(false);
+        Arc::new(Self { epoch, window, marked, ended: CancellationToken::new(), end: AtomicU8::new(0) })
+    }
+
+    /// Asks the connection to end. Only for the two reasons that come from outside.
+    pub(crate) fn end(&self, reason: Reason) {
+        let code = if reason == Reason::TakenOver { END_TAKEN_OVER } else { END_RESEND };
+        // The first reason counts.
+        let _ = self.end.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+        self.window.bell.notify_one();
+    }
+
+    /// Why it is to end, if it is.
+    pub(crate) fn asked_to_end(&self) -> Option<Reason> {
+        match self.end.load(Ordering::Acquire) {
+            END_TAKEN_OVER => Some(Reason::TakenOver),
+            END_RESEND => Some(Reason::Resend),
+            _ => None,
+        }
+    }
+}
+
+/// Who is connected: one connection per client id.
+#[derive(Debug, Default)]
+pub(crate) struct Directory(Mutex<HashMap<Arc<str>, Arc<Handle>>>);
+
+impl Directory {
+    /// Puts a connection in the place of its client id and returns the one it replaces.
+    pub(crate) fn enter(&self, client_id: &Arc<str>, handle: &Arc<Handle>) -> Option<Arc<Handle>> {
+        lock(&self.0).insert(Arc::clone(client_id), Arc::clone(handle))
+    }
+
+    /// Removes a connection, unless another has taken its place.
+    pub(crate) fn leave(&self, client_id: &str, epoch: u64) {
+        let mut connected = lock(&self.0);
+        if connected.get(client_id).is_some_and(|handle| handle.epoch == epoch) {
+            connected.remove(client_id);
+        }
+    }
+
+    fn marked(&self) -> Vec<Arc<Handle>> {
+        let connected = lock(&self.0);
+        // Swapped, so that one hint asks each connection once.
+        connected.values().filter(|handle| handle.marked.swap(false, Ordering::AcqRel)).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::HubConfig;
+
+    fn handle(epoch: u64) -> Arc<Handle> {
+        let hub = Hub::idle(HubConfig::default(), Arc::new(Metrics::default()));
+        Handle::new(epoch, Window::new(Budget::new(1 << 20), hub))
+    }
+
+    #[test]
+    fn the_newest_connection_keeps_the_place() {
+        let directory = Directory::default();
+        let id: Arc<str> = "T1".into();
+        assert!(directory.enter(&id, &handle(1)).is_none());
+        assert_eq!(directory.enter(&id, &handle(2)).map(|old| old.epoch), Some(1));
+        directory.leave("T1", 1);
+        assert_eq!(directory.enter(&id, &handle(3)).map(|old| old.epoch), Some(2));
+        directory.leave("T1", 3);
+        assert!(directory.enter(&id, &handle(4)).is_none());
+    }
+
+    #[test]
+    fn the_first_reason_to_end_counts() {
+        let handle = handle(1);
+        assert_eq!(handle.asked_to_end(), None);
+        handle.end(Reason::TakenOver);
+        handle.end(Reason::Resend);
+        assert_eq!(handle.asked_to_end(), Some(Reason::TakenOver));
+    }
+
+    #[test]
+    fn resends_are_paced() {
+        assert_eq!(resends_per_tick(500), 50);
+        assert_eq!(resends_per_tick(0), 1);
+    }
+}

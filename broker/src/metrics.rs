@@ -1,0 +1,96 @@
+//! Counters and gauges of gate and hub.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
+use prometheus_client::registry::Registry;
+
+/// Label of counters by reason.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabel {
+    /// One of a fixed set of words.
+    pub reason: &'static str,
+}
+
+/// What gate and hub count.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// TCP connections accepted.
+    pub accepted: Counter,
+    /// TCP connections that ended, for whatever reason.
+    pub closed: Counter,
+    /// Clients connected now (CONNECT accepted).
+    pub connected: Gauge,
+    /// Sessions that ended, by [`Reason`](crate::Reason).
+    pub ended: Family<ReasonLabel, Counter>,
+    /// CONNECTs refused, by reason.
+    pub refused: Family<ReasonLabel, Counter>,
+    /// Filters refused in SUBSCRIBE.
+    pub subscribe_refused: Counter,
+    /// Publishes received with QoS 0.
+    pub publish_qos0: Counter,
+    /// Publishes received with QoS 1.
+    pub publish_qos1: Counter,
+    /// Publishes received with QoS 2.
+    pub publish_qos2: Counter,
+    /// Bytes read from clients.
+    pub bytes_in: Counter,
+    /// Bytes written to clients.
+    pub bytes_out: Counter,
+    /// Publishes acknowledged (PUBACK and PUBREC).
+    pub acked: Counter,
+    /// Publishes dropped unacknowledged because the store is slow or away (QoS 0 included).
+    pub dropped_unacked: Counter,
+    /// Times reading a connection was paused.
+    pub paused: Counter,
+    /// Bytes of the budget in use.
+    pub budget_bytes: Gauge,
+    /// Messages given to the hub.
+    pub hub_in: Counter,
+    /// Messages written to subscribers.
+    pub hub_out: Counter,
+    /// Messages not fanned out because the hub's queue was full.
+    pub hub_dropped: Counter,
+    /// Subscribers now.
+    pub hub_subscribers: Gauge,
+    /// Subscribers disconnected because their queue was full or the router had dropped messages of them.
+    pub hub_overflowed: Counter,
+    /// Times the router was replaced.
+    pub hub_rebuilt: Counter,
+    /// Messages that should have been retained but were over the bound.
+    pub retained_refused: Counter,
+    /// Messages retained now.
+    pub retained: Gauge,
+}
+
+impl Metrics {
+    /// Makes the metrics and registers them, best under a prefix such as `mqtt`.
+    pub fn register(registry: &mut Registry) -> Arc<Self> {
+        let m = Self::default();
+        registry.register("accepted", "TCP connections accepted", m.accepted.clone());
+        registry.register("closed", "TCP connections ended", m.closed.clone());
+        registry.register("connected", "clients connected now", m.connected.clone());
+        registry.register("ended", "sessions ended, by reason", m.ended.clone());
+        registry.register("refused", "CONNECTs refused, by reason", m.refused.clone());
+        registry.register("subscribe_refused", "filters refused in SUBSCRIBE", m.subscribe_refused.clone());
+        registry.register("publish_qos0", "publishes received with QoS 0", m.publish_qos0.clone());
+        registry.register("publish_qos1", "publishes received with QoS 1", m.publish_qos1.clone());
+        registry.register("publish_qos2", "publishes received with QoS 2", m.publish_qos2.clone());
+        registry.register("in_bytes", "bytes read from clients", m.bytes_in.clone());
+        registry.register("out_bytes", "bytes written to clients", m.bytes_out.clone());
+        registry.register("acked", "publishes acknowledged", m.acked.clone());
+        registry.register("dropped_unacked", "publishes dropped unacknowledged", m.dropped_unacked.clone());
+        registry.register("paused", "times reading a connection was paused", m.paused.clone());
+        registry.register("budget_bytes", "bytes of unacknowledged publishes", m.budget_bytes.clone());
+        registry.register("hub_in", "messages given to the hub", m.hub_in.clone());
+        registry.register("hub_out", "messages written to subscribers", m.hub_out.clone());
+        registry.register("hub_dropped", "messages not fanned out, queue full", m.hub_dropped.clone());
+        registry.register("hub_subscribers", "subscribers now", m.hub_subscribers.clone());
+        registry.register("hub_overflowed", "subscribers disconnected as too slow", m.hub_overflowed.clone());
+        registry.register("hub_rebuilt", "times the router was replaced", m.hub_rebuilt.clone());
+        registry.register("retained_refused", "messages over the retained bound", m.retained_refused.clone());
+        registry.register("retained", "messages retained now", m.retained.clone());
+        Arc::new(m)
+    }
+}

@@ -1,0 +1,159 @@
+//! Packets of either version of MQTT as the session sees them.
+//!
+//! Only what the session decides on; everything else stays in the codec.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::auth::Protocol;
+use crate::inbound::{Properties, QoS, Reason};
+
+/// The first packet of a connection.
+#[derive(Debug)]
+pub(crate) struct Connect {
+    pub(crate) protocol: Protocol,
+    pub(crate) client_id: String,
+    pub(crate) clean: bool,
+    pub(crate) keep_alive_s: u16,
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<Bytes>,
+    pub(crate) will: Option<Will>,
+    /// QoS 1 messages the client takes at once.
+    pub(crate) receive_max: u16,
+    /// Bytes of one packet the client takes.
+    pub(crate) packet_bytes_max: u32,
+    /// Asks for an authentication exchange (MQTT 5 AUTH), which is not offered.
+    pub(crate) enhanced_auth: bool,
+}
+
+/// What is published for a client that ends without saying goodbye.
+#[derive(Debug, Clone)]
+pub(crate) struct Will {
+    pub(crate) topic: Arc<str>,
+    pub(crate) payload: Bytes,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) properties: Option<Box<Properties>>,
+}
+
+/// A packet after CONNECT.
+#[derive(Debug, Clone)]
+pub(crate) enum Packet {
+    Publish(PublishPacket),
+    PubAck(u16),
+    PubRel(u16),
+    Subscribe {
+        pkid: u16,
+        filters: Vec<Wanted>,
+        identified: bool,
+    },
+    Unsubscribe {
+        pkid: u16,
+        filters: Vec<String>,
+    },
+    PingReq,
+    Disconnect {
+        with_will: bool,
+    },
+    /// One that a client never sends here: a second CONNECT, a server's packet, PUBREC and PUBCOMP (nothing is
+    /// sent to it with QoS 2).
+    Unexpected,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct PublishPacket {
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) topic: Bytes,
+    pub(crate) pkid: u16,
+    pub(crate) payload: Bytes,
+    pub(crate) properties: Option<Box<Properties>>,
+    /// Uses a topic alias, which is not offered.
+    pub(crate) aliased: bool,
+}
+
+/// One line of a SUBSCRIBE.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) filter: String,
+    pub(crate) qos: QoS,
+    pub(crate) no_local: bool,
+    pub(crate) retain_as_published: bool,
+    pub(crate) retained: RetainedWish,
+}
+
+/// Whether a subscriber wants what is retained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RetainedWish {
+    Always,
+    IfNew,
+    Never,
+}
+
+/// A packet from us, except PUBLISH and CONNACK.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reply {
+    PubAck(u16),
+    PubRec(u16),
+    PubComp {
+        pkid: u16,
+        known: bool,
+    },
+    SubAck {
+        pkid: u16,
+        codes: Vec<SubCode>,
+    },
+    UnsubAck {
+        pkid: u16,
+        existed: Vec<bool>,
+    },
+    PingResp,
+    /// MQTT 5 only; 3.1.1 has no such packet from a server.
+    Disconnect(Reason),
+}
+
+/// Answer to one line of a SUBSCRIBE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SubCode {
+    Granted(QoS),
+    NotAuthorized,
+    FilterInvalid,
+    SharedNotOffered,
+    QuotaExceeded,
+}
+
+/// Answer to a CONNECT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConnectCode {
+    Accepted,
+    BadProtocolVersion,
+    BadClientId,
+    BadCredentials,
+    NotAuthorized,
+    Unavailable,
+    BadAuthMethod,
+}
+
+/// CONNACK with what the client must know.
+#[derive(Debug)]
+pub(crate) struct ConnAck {
+    pub(crate) code: ConnectCode,
+    pub(crate) receive_max: u16,
+    pub(crate) packet_bytes_max: u32,
+    pub(crate) assigned_id: Option<String>,
+    /// The client asked for a session that outlives the connection, which is not kept.
+    pub(crate) session_refused: bool,
+}
+
+/// A PUBLISH to a subscriber.
+#[derive(Debug)]
+pub(crate) struct Outgoing<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) payload: &'a Bytes,
+    /// 0 for QoS 0, otherwise QoS 1.
+    pub(crate) pkid: u16,
+    pub(crate) retain: bool,
+    pub(crate) properties: Option<&'a Properties>,
+    pub(crate) arrived_us: i64,
+}

@@ -1,0 +1,419 @@
+//! What a connection must answer: the MQTT session as a pure state machine.
+//!
+//! Takes packets and settled messages, pushes [`Action`]s, knows neither clock nor socket nor version. Promises:
+//! PUBACK and PUBREC leave in arrival order and only for messages reported as committed; a message that was
+//! dropped holds back all acknowledgements after it; at most `unacked_max` publishes are unacknowledged; no
+//! sequence of packets panics. Clean sessions only: all state ends with the connection.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::ack::Settled;
+use crate::auth::{Principal, Protocol};
+use crate::inbound::{Properties, QoS, Reason};
+use crate::packet::{Packet, PublishPacket, Reply, RetainedWish, SubCode, Wanted};
+use crate::topic::{self, FilterError, TopicFilter};
+
+/// Topics a connection is remembered to be allowed; a terminal uses three to six.
+const TOPICS_CACHED: usize = 8;
+
+/// Bounds of one session.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) unacked_max: usize,
+    pub(crate) payload_bytes_max: usize,
+    pub(crate) subscriptions_max: usize,
+    pub(crate) inflight_max: usize,
+}
+
+/// What the shell is to do.
+#[derive(Debug)]
+pub(crate) enum Action {
+    Reply(Reply),
+    /// Hand the message over; its settling is reported by [`Session::settled`] in this order.
+    Deliver(Accepted),
+    /// Join these filters at the hub, then reply, then send what is retained for `replay`.
+    Subscribe {
+        joins: Vec<(TopicFilter, usize)>,
+        replay: Vec<Replay>,
+        reply: Reply,
+    },
+    /// Leave these filters at the hub.
+    Unsubscribe {
+        filters: Vec<TopicFilter>,
+        reply: Reply,
+    },
+    /// End the connection; nothing follows.
+    Close(Reason),
+}
+
+/// A publish the client was allowed to send.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) topic: Arc<str>,
+    pub(crate) for_hub: bool,
+    pub(crate) payload: Bytes,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) properties: Option<Box<Properties>>,
+}
+
+/// Retained messages owed to a subscriber.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    pub(crate) filter: TopicFilter,
+    pub(crate) qos: QoS,
+}
+
+/// How a message for a subscriber is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sending {
+    /// 0 for QoS 0.
+    pub(crate) pkid: u16,
+    pub(crate) retain: bool,
+}
+
+/// What the session owes for a delivered message once it is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owed {
+    Nothing,
+    PubAck(u16),
+    PubRec(u16),
+}
+
+#[derive(Debug)]
+struct Allowed {
+    topic: Arc<str>,
+    for_hub: bool,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    filter: TopicFilter,
+    id: usize,
+    qos: QoS,
+    no_local: bool,
+    retain_as_published: bool,
+}
+
+/// State of one connection after its CONNECT was accepted.
+#[derive(Debug)]
+pub(crate) struct Session {
+    protocol: Protocol,
+    principal: Principal,
+    limits: Limits,
+    allowed: Vec<Allowed>,
+    /// Delivered and not settled, in arrival order.
+    owed: VecDeque<Owed>,
+    /// How many of them the client waits for.
+    promised: usize,
+    /// Packet ids of QoS 2 publishes between PUBREC and PUBREL.
+    recorded: HashSet<u16>,
+    /// A promised message was dropped: no acknowledgement may overtake it.
+    holed: bool,
+    subscriptions: Vec<Subscription>,
+    subscription_id_last: usize,
+    /// QoS 1 messages sent to the client and not yet acknowledged by it.
+    inflight: VecDeque<u16>,
+    inflight_id_last: u16,
+}
+
+impl Session {
+    pub(crate) fn new(protocol: Protocol, principal: Principal, limits: Limits) -> Self {
+        Self {
+            protocol,
+            principal,
+            limits,
+            allowed: Vec::new(),
+            owed: VecDeque::new(),
+            promised: 0,
+            recorded: HashSet::new(),
+            holed: false,
+            subscriptions: Vec::new(),
+            subscription_id_last: 0,
+            inflight: VecDeque::new(),
+            inflight_id_last: 0,
+        }
+    }
+
+    /// Whether one more publish fits the window. While not, the shell does not read further. A client of MQTT 5
+    /// that went beyond the maximum it was told is not waited for but ended.
+    pub(crate) fn has_room(&self) -> bool {
+        self.owed.len() < self.limits.unacked_max || self.exceeds_receive_max()
+    }
+
+    fn exceeds_receive_max(&self) -> bool {
+        self.protocol == Protocol::V5 && self.promised >= self.limits.unacked_max
+    }
+
+    /// Messages delivered and not yet settled.
+    pub(crate) fn unsettled(&self) -> usize {
+        self.owed.len()
+    }
+
+    /// Whether a promised message was dropped.
+    pub(crate) fn is_holed(&self) -> bool {
+        self.holed
+    }
+
+    /// A publish too large to be buffered now was dropped unread.
+    pub(crate) fn dropped_unread(&mut self, promised: bool) {
+        self.holed |= promised;
+    }
+
+    /// A packet came. `admitted` tells whether a publish can be handed over now; if not, it is dropped.
+    pub(crate) fn packet(&mut self, packet: Packet, admitted: bool, actions: &mut Vec<Action>) {
+        match packet {
+            Packet::Publish(publish) => self.publish(publish, admitted, actions),
+            Packet::PubAck(pkid) => self.acknowledged(pkid, actions),
+            Packet::PubRel(pkid) => {
+                let known = self.recorded.remove(&pkid);
+                actions.push(Action::Reply(Reply::PubComp { pkid, known }));
+            }
+            Packet::Subscribe { pkid, filters, identified } => {
+                self.subscribe(pkid, filters, identified, actions);
+            }
+            Packet::Unsubscribe { pkid, filters } => self.unsubscribe(pkid, &filters, actions),
+            Packet::PingReq => actions.push(Action::Reply(Reply::PingResp)),
+            Packet::Disconnect { with_will: false } => actions.push(Action::Close(Reason::Disconnected)),
+            Packet::Disconnect { with_will: true } => {
+                actions.push(Action::Close(Reason::DisconnectedWithWill));
+            }
+            Packet::Unexpected => actions.push(Action::Close(Reason::Protocol)),
+        }
+    }
+
+    fn publish(&mut self, publish: PublishPacket, admitted: bool, actions: &mut Vec<Action>) {
+        if publish.aliased {
+            return actions.push(Action::Close(Reason::Protocol));
+        }
+        if publish.payload.len() > self.limits.payload_bytes_max {
+            return actions.push(Action::Close(Reason::TooLarge));
+        }
+        let (topic, for_hub) = match self.allow(&publish.topic) {
+            Ok(allowed) => allowed,
+            Err(reason) => return actions.push(Action::Close(reason)),
+        };
+        if publish.qos == QoS::ExactlyOnce {
+            if self.recorded.contains(&publish.pkid) {
+                return actions.push(Action::Reply(Reply::PubRec(publish.pkid)));
+            }
+            // Its PUBREC is on the way.
+            if self.owed.contains(&Owed::PubRec(publish.pkid)) {
+                return;
+            }
+            if self.recorded.len() >= self.limits.unacked_max {
+                return actions.push(Action::Close(Reason::ReceiveMaximum));
+            }
+        }
+        if !admitted {
+            self.holed |= publish.qos != QoS::AtMostOnce;
+            return;
+        }
+        // 3.3.4 of MQTT 5: the client was told its maximum. 3.1.1 has no such word, it is paused instead.
+        if self.exceeds_receive_max() {
+            return actions.push(Action::Close(Reason::ReceiveMaximum));
+        }
+        let owed = match publish.qos {
+            _ if self.holed => Owed::Nothing,
+            QoS::AtMostOnce => Owed::Nothing,
+            QoS::AtLeastOnce => Owed::PubAck(publish.pkid),
+            QoS::ExactlyOnce => Owed::PubRec(publish.pkid),
+        };
+        self.promised += usize::from(owed != Owed::Nothing);
+        self.owed.push_back(owed);
+        actions.push(Action::Deliver(Accepted {
+            topic,
+            for_hub,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            properties: publish.properties,
+        }));
+    }
+
+    /// Checks a topic once and remembers it, so that the common case costs one comparison.
+    fn allow(&mut self, topic: &Bytes) -> Result<(Arc<str>, bool), Reason> {
+        if let Some(known) = self.allowed.iter().find(|known| known.topic.as_bytes() == topic) {
+            return Ok((Arc::clone(&known.topic), known.for_hub));
+        }
+        let text = std::str::from_utf8(topic).map_err(|_| Reason::Protocol)?;
+        if !topic::is_topic_name(text) {
+            return Err(Reason::Protocol);
+        }
+        if !self.principal.may_publish(text) {
+            return Err(Reason::NotAuthorized);
+        }
+        if self.allowed.len() == TOPICS_CACHED {
+            self.allowed.remove(0);
+        }
+        let allowed = Allowed { topic: text.into(), for_hub: topic::is_topic_for_hub(text) };
+        let result = (Arc::clone(&allowed.topic), allowed.for_hub);
+        self.allowed.push(allowed);
+        Ok(result)
+    }
+
+    /// The oldest `settled.committed` delivered messages are committed, and the one after them may have failed.
+    pub(crate) fn settled(&mut self, settled: Settled, actions: &mut Vec<Action>) {
+        for _ in 0..settled.committed {
+            let owed = self.owed.pop_front();
+            self.promised -= usize::from(owed.is_some_and(|owed| owed != Owed::Nothing));
+            match owed {
+                Some(Owed::PubAck(pkid)) => actions.push(Action::Reply(Reply::PubAck(pkid))),
+                Some(Owed::PubRec(pkid)) => {
+                    self.recorded.insert(pkid);
+                    actions.push(Action::Reply(Reply::PubRec(pkid)));
+                }
+                Some(Owed::Nothing) | None => {}
+            }
+        }
+        if settled.failed {
+            actions.push(Action::Close(Reason::AckFailed));
+        }
+    }
+
+    fn subscribe(&mut self, pkid: u16, filters: Vec<Wanted>, identified: bool, actions: &mut Vec<Action>) {
+        // Packet id 0 is malformed, subscription identifiers were declined in CONNACK.
+        if pkid == 0 || identified || filters.is_empty() {
+            return actions.push(Action::Close(Reason::Protocol));
+        }
+        let (mut joins, mut replay, mut codes) = (Vec::new(), Vec::new(), Vec::with_capacity(filters.len()));
+        for wanted in filters {
+            let filter = match self.may_subscribe(&wanted.filter) {
+                Ok(filter) => filter,
+                Err(code) => {
+                    codes.push(code);
+                    continue;
+                }
+            };
+            let qos = wanted.qos.min(QoS::AtLeastOnce);
+            let is_new = self.put_subscription(&filter, qos, &wanted, &mut joins);
+            let wants_retained = match wanted.retained {
+                RetainedWish::Always => true,
+                RetainedWish::IfNew => is_new,
+                RetainedWish::Never => false,
+            };
+            if wants_retained {
+                replay.push(Replay { filter, qos });
+            }
+            codes.push(SubCode::Granted(qos));
+        }
+        actions.push(Action::Subscribe { joins, replay, reply: Reply::SubAck { pkid, codes } });
+    }
+
+    fn may_subscribe(&self, text: &str) -> Result<TopicFilter, SubCode> {
+        let filter = TopicFilter::new(text).map_err(|error| match error {
+            FilterError::Shared => SubCode::SharedNotOffered,
+            _ => SubCode::FilterInvalid,
+        })?;
+        if !self.principal.may_subscribe(&filter) {
+            return Err(SubCode::NotAuthorized);
+        }
+        if !filter.is_for_hub() {
+            return Err(SubCode::FilterInvalid);
+        }
+        let known = self.subscriptions.iter().any(|s| s.filter == filter);
+        if !known && self.subscriptions.len() >= self.limits.subscriptions_max {
+            return Err(SubCode::QuotaExceeded);
+        }
+        Ok(filter)
+    }
+
+    /// Adds or replaces a subscription; only a new one joins the hub.
+    fn put_subscription(
+        &mut self,
+        filter: &TopicFilter,
+        qos: QoS,
+        wanted: &Wanted,
+        joins: &mut Vec<(TopicFilter, usize)>,
+    ) -> bool {
+        let known = self.subscriptions.iter_mut().find(|s| s.filter == *filter);
+        if let Some(subscription) = known {
+            subscription.qos = qos;
+            subscription.no_local = wanted.no_local;
+            subscription.retain_as_published = wanted.retain_as_published;
+            return false;
+        }
+        self.subscription_id_last += 1;
+        let id = self.subscription_id_last;
+        self.subscriptions.push(Subscription {
+            filter: filter.clone(),
+            id,
+            qos,
+            no_local: wanted.no_local,
+            retain_as_published: wanted.retain_as_published,
+        });
+        joins.push((filter.clone(), id));
+        true
+    }
+
+    /// The hub has no place for this client: it has no subscriptions.
+    pub(crate) fn forget_subscriptions(&mut self) {
+        self.subscriptions.clear();
+    }
+
+    fn unsubscribe(&mut self, pkid: u16, filters: &[String], actions: &mut Vec<Action>) {
+        if pkid == 0 || filters.is_empty() {
+            return actions.push(Action::Close(Reason::Protocol));
+        }
+        let mut left = Vec::new();
+        let mut existed = Vec::with_capacity(filters.len());
+        for filter in filters {
+            let position = self.subscriptions.iter().position(|s| s.filter.as_str() == filter);
+            existed.push(position.is_some());
+            if let Some(position) = position {
+                left.push(self.subscriptions.swap_remove(position).filter);
+            }
+        }
+        actions.push(Action::Unsubscribe { filters: left, reply: Reply::UnsubAck { pkid, existed } });
+    }
+
+    /// Whether one more message can be sent to the client. While not, the shell leaves them in the queue.
+    pub(crate) fn can_send(&self) -> bool {
+        self.inflight.len() < self.limits.inflight_max
+    }
+
+    /// A message came from the hub for subscription `id`. `None`: it is not for this client (any more).
+    pub(crate) fn send(&mut self, id: usize, qos: QoS, retain: bool, is_own: bool) -> Option<Sending> {
+        let subscription = self.subscriptions.iter().find(|s| s.id == id)?;
+        if is_own && subscription.no_local {
+            return None;
+        }
+        let retain = retain && subscription.retain_as_published;
+        let qos = qos.min(subscription.qos);
+        Some(Sending { pkid: self.packet_id(qos), retain })
+    }
+
+    /// A retained message is owed for a subscription of `granted`.
+    pub(crate) fn send_retained(&mut self, granted: QoS, qos: QoS) -> Sending {
+        Sending { pkid: self.packet_id(qos.min(granted)), retain: true }
+    }
+
+    fn packet_id(&mut self, qos: QoS) -> u16 {
+        if qos == QoS::AtMostOnce {
+            return 0;
+        }
+        // Far fewer than 65,535 are in flight, so this ends.
+        loop {
+            self.inflight_id_last = self.inflight_id_last.checked_add(1).unwrap_or(1);
+            if !self.inflight.contains(&self.inflight_id_last) {
+                self.inflight.push_back(self.inflight_id_last);
+                return self.inflight_id_last;
+            }
+        }
+    }
+
+    fn acknowledged(&mut self, pkid: u16, actions: &mut Vec<Action>) {
+        match self.inflight.iter().position(|id| *id == pkid) {
+            Some(position) => {
+                self.inflight.remove(position);
+            }
+            None => actions.push(Action::Close(Reason::Protocol)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

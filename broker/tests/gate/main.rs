@@ -1,0 +1,10 @@
+//! The gate and the hub from outside: real sockets, `mosquitto_pub` and `mosquitto_sub` as foreign clients.
+
+#![allow(clippy::unwrap_used)] // the harness is test code, which clippy does not see
+
+mod acks;
+mod connect;
+mod fanout;
+mod harness;
+mod hostile;
+mod limits;
