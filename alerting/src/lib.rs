@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Alerting: the rules that find entrapments and grave faults, and the service that tells dispatchers.
+
+pub mod engine;

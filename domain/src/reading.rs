@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits;
 use crate::message::Code;
 use crate::{Seq, Timestamp};
@@ -85,6 +87,18 @@ macro_rules! wire_enum {
                     $($number => Ok($name::$variant),)+
                     _ => Err(RangeError { field: $field, value }),
                 }
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_i16(self.number())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                $name::try_from(i64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
             }
         }
     };
@@ -201,6 +215,19 @@ impl Floor {
 impl fmt::Debug for Floor {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_str().fmt(out)
+    }
+}
+
+impl Serialize for Floor {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Floor {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let label = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Floor::new(&label).map_err(serde::de::Error::custom)
     }
 }
 
