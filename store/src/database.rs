@@ -70,7 +70,8 @@ impl Database {
     pub fn lazy(url: &str, config: StoreConfig) -> Result<Self, StoreError> {
         let options = options(url)?;
         let pool = PgPoolOptions::new()
-            .max_connections(config.pool_size)
+            // Recovery reads over two connections at once.
+            .max_connections(config.pool_size.max(2))
             .acquire_timeout(config.connect_timeout)
             .idle_timeout(Duration::from_mins(10))
             .connect_lazy_with(options.clone());

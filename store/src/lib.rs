@@ -5,16 +5,21 @@
 //! Does not: decode payloads, judge alarms, or keep anything that is not also in the database.
 
 mod alarm;
+mod copy;
 mod database;
 mod elevator;
 mod ensure;
 mod error;
 pub mod local;
 mod quarantine;
+pub mod recovery;
 mod registry;
+mod rows;
+mod source;
 mod state;
 #[doc(hidden)]
 pub mod testing;
+mod writer;
 
 pub use alarm::{
     AcknowledgeError, Acknowledged, Acknowledgement, AlarmCommitter, AlarmCursor, AlarmFilter, AlarmRecord,
@@ -27,3 +32,4 @@ pub use error::StoreError;
 pub use quarantine::{QuarantineEntry, QuarantineReason};
 pub use registry::{Registry, TerminalRecord};
 pub use state::ElevatorState;
+pub use writer::{CommitReport, Incoming, Item, ReasonLabel, StoreMetrics, Writer};

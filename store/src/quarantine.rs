@@ -147,12 +147,6 @@ pub(crate) async fn quarantine_insert(
 }
 
 impl Database {
-    /// Keeps these entries; those that are there already add nothing. Returns how many were new.
-    pub async fn quarantine_insert(&self, entries: &[QuarantineEntry]) -> Result<u64, StoreError> {
-        let mut connection = self.pool().acquire().await?;
-        Ok(quarantine_insert(&mut connection, entries).await?)
-    }
-
     /// Quarantined entries by reason, the most frequent first.
     pub async fn quarantine_counts(&self) -> Result<Vec<(String, i64)>, StoreError> {
         Ok(sqlx::query_as(

@@ -1,7 +1,5 @@
 //! Migrations, the ensure step and the registry against the real database.
 
-#![allow(clippy::unwrap_used)] // helpers of tests
-
 use std::sync::Arc;
 
 use domain::{Area, TerminalId};

@@ -1,0 +1,91 @@
+//! Dense numbers of (terminal, boot), so that a row's key needs four bytes for both.
+
+use std::collections::HashMap;
+
+use domain::{BootId, SourceId, TerminalId};
+use sqlx::postgres::PgConnection;
+
+/// Numbers known so far. The table is the truth: to forget one costs a look-up, nothing else.
+#[derive(Debug, Default)]
+pub(crate) struct Sources(HashMap<(TerminalId, BootId), SourceId>);
+
+impl Sources {
+    /// About 100 bytes each. Past it, all are forgotten before the next batch and
+    /// looked up again as they come.
+    const LEN_MAX: usize = 500_000;
+    /// A statement that lost a race sees the winner's row when it is run again; twice is rare, ten is a fault.
+    const ATTEMPTS_MAX: usize = 10;
+
+    pub(crate) fn get(&self, terminal: &TerminalId, boot: BootId) -> Option<SourceId> {
+        // The key owns its terminal; a clone is a reference count.
+        self.0.get(&(terminal.clone(), boot)).copied()
+    }
+
+    /// Makes all of `wanted` known, in one round trip for those that are not.
+    pub(crate) async fn resolve<'a>(
+        &mut self,
+        connection: &mut PgConnection,
+        wanted: impl Iterator<Item = (&'a TerminalId, BootId)>,
+    ) -> Result<(), sqlx::Error> {
+        if self.0.len() > Self::LEN_MAX {
+            self.0.clear();
+        }
+        let mut wanted: Vec<(TerminalId, BootId)> = wanted
+            .map(|(terminal, boot)| (terminal.clone(), boot))
+            .filter(|one| !self.0.contains_key(one))
+            .collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        for _ in 0..Self::ATTEMPTS_MAX {
+            if wanted.is_empty() {
+                return Ok(());
+            }
+            for (source, terminal, boot) in source_insert(connection, &wanted).await? {
+                if let (Ok(terminal), Ok(boot)) = (TerminalId::new(&terminal), u32::try_from(boot)) {
+                    self.0.insert((terminal, BootId(boot)), SourceId(source));
+                }
+            }
+            wanted.retain(|one| !self.0.contains_key(one));
+        }
+        Err(sqlx::Error::RowNotFound)
+    }
+}
+
+/// Numbers of these, new ones given where there is none. What another writer inserts at the same moment is
+/// missing from the answer.
+async fn source_insert(
+    connection: &mut PgConnection,
+    wanted: &[(TerminalId, BootId)],
+) -> Result<Vec<(i32, String, i64)>, sqlx::Error> {
+    let terminals: Vec<&str> = wanted.iter().map(|(terminal, _)| terminal.as_str()).collect();
+    let boots: Vec<i64> = wanted.iter().map(|(_, boot)| i64::from(boot.0)).collect();
+    sqlx::query_as(
+        "WITH asked AS MATERIALIZED (
+             SELECT terminal_id, boot
+             FROM unnest($1::text[], $2::int8[]) AS asked (terminal_id, boot)
+         ), known AS MATERIALIZED (
+             SELECT source.source, source.terminal_id, source.boot
+             FROM asked
+             JOIN source USING (terminal_id, boot)
+         ), fresh AS (
+             INSERT INTO source (terminal_id, boot)
+             SELECT terminal_id, boot
+             FROM asked
+             WHERE NOT EXISTS (
+                 SELECT
+                 FROM known
+                 WHERE known.terminal_id = asked.terminal_id
+                   AND known.boot = asked.boot
+             )
+             ON CONFLICT DO NOTHING
+             RETURNING source, terminal_id, boot
+         )
+         SELECT source, terminal_id, boot FROM known
+         UNION ALL
+         SELECT source, terminal_id, boot FROM fresh",
+    )
+    .bind(terminals)
+    .bind(boots)
+    .fetch_all(connection)
+    .await
+}

@@ -1,0 +1,163 @@
+//! The batch writer: decoded messages to committed rows.
+//!
+//! Owns one connection. Promises: once [`Writer::commit`] says `Ok`, every reading and event of the batch is
+//! committed, was there before, or is in quarantine with its reason; calling it again with the same batch
+//! adds nothing. A call that fails or is dropped has stored some, all or none of it: commit the batch again.
+//! Does not retry, wait or queue: its owner does (see [`StoreError::retryable`]), and knows when to stop.
+//!
+//! The statements of a batch commit each by itself: every table knows its rows again by their key, and
+//! nothing is promised before all have succeeded. So the usual batch is one COPY without a transaction
+//! around it, which saves two round trips.
+
+mod batch;
+mod metrics;
+mod path;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use domain::{Arrival, ElevatorId, Message, TerminalId};
+use sqlx::postgres::PgConnection;
+
+use crate::copy::CopyBuffer;
+use crate::quarantine::{QuarantineEntry, quarantine_insert};
+use crate::source::Sources;
+use crate::{Database, StoreError};
+use batch::Batch;
+pub use metrics::{ReasonLabel, StoreMetrics};
+
+/// A decoded message whose elevator is known.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Incoming {
+    /// Whose state it tells.
+    pub elevator_id: ElevatorId,
+    /// Who sent it.
+    pub terminal_id: TerminalId,
+    /// When and as which message it came.
+    pub arrival: Arrival,
+    /// What it says.
+    pub message: Arc<Message>,
+}
+
+/// One thing to be committed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Item {
+    /// A message: its readings or events become rows.
+    Message(Incoming),
+    /// What could not be decoded.
+    Quarantine(QuarantineEntry),
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CommitReport {
+    /// New rows of readings and events.
+    pub rows_stored: u64,
+    /// Rows that were there already.
+    pub rows_repeated: u64,
+    /// Things put into quarantine, new or there already.
+    pub quarantined: u64,
+    /// Statements that sent rows; 1 on the straight way.
+    pub statements: u32,
+    /// From call to return.
+    pub micros: u64,
+}
+
+/// Commits batches on a connection of its own. One batch at a time; run several for parallelism, with
+/// elevators hashed to them.
+#[derive(Debug)]
+pub struct Writer {
+    database: Database,
+    metrics: Arc<StoreMetrics>,
+    sources: Sources,
+    session: Option<Session>,
+}
+
+/// A connection with what is known about its state.
+#[derive(Debug)]
+struct Session {
+    connection: PgConnection,
+    buffer: CopyBuffer,
+    /// Tables whose staging table exists in this session.
+    staged: Vec<&'static str>,
+}
+
+impl Writer {
+    /// Connects when first used.
+    pub fn new(database: &Database, metrics: Arc<StoreMetrics>) -> Self {
+        Self { database: database.clone(), metrics, sources: Sources::default(), session: None }
+    }
+
+    /// Commits a batch; see the promise of this module. Any size is taken; 1 to 5,000 rows are quick.
+    pub async fn commit(&mut self, items: &[Item]) -> Result<CommitReport, StoreError> {
+        let begun = Instant::now();
+        // Taken out, so that a failed or dropped call leaves no connection in the middle of a COPY behind.
+        let mut session = match self.session.take() {
+            Some(session) => session,
+            None => Session::open(&self.database).await?,
+        };
+        let wait = self.database.config().commit_timeout;
+        let stored = tokio::time::timeout(wait, self.store(&mut session, items)).await;
+        let outcome = match stored {
+            Ok(Ok(report)) => Ok(report),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(StoreError::Timeout(wait)),
+        };
+        match outcome {
+            Ok(mut report) => {
+                self.session = Some(session);
+                report.micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+                self.metrics.committed(&report);
+                Ok(report)
+            }
+            Err(error) => {
+                self.metrics.failures.inc();
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether it holds a connection; false after a failure, until the next commit.
+    pub fn is_connected(&self) -> bool {
+        self.session.is_some()
+    }
+
+    async fn store(&mut self, session: &mut Session, items: &[Item]) -> Result<CommitReport, StoreError> {
+        let messages = || {
+            items.iter().filter_map(|item| match item {
+                Item::Message(incoming) => Some(incoming),
+                Item::Quarantine(_) => None,
+            })
+        };
+        let wanted = messages().map(|incoming| (&incoming.terminal_id, incoming.message.boot()));
+        self.sources.resolve(&mut session.connection, wanted).await?;
+
+        let config = self.database.config();
+        let mut batch = Batch::new(items, &self.sources, config.retention)?;
+        let mut report = CommitReport::default();
+        let readings = batch::unique(&mut batch.readings, &mut batch.quarantine, &mut report);
+        for rows in batch::windows(readings, config.chunk_interval) {
+            path::store(session, &rows, &mut batch.quarantine, &mut report).await?;
+        }
+        let faults = batch::unique(&mut batch.faults, &mut batch.quarantine, &mut report);
+        for rows in batch::windows(faults, Duration::from_hours(7 * 24)) {
+            path::store(session, &rows, &mut batch.quarantine, &mut report).await?;
+        }
+        path::gaps_insert(&mut session.connection, &batch.gaps).await?;
+        if !batch.quarantine.is_empty() {
+            quarantine_insert(&mut session.connection, &batch.quarantine).await?;
+            report.quarantined = batch.quarantine.len() as u64;
+            self.metrics.quarantined(&batch.quarantine);
+        }
+        Ok(report)
+    }
+}
+
+impl Session {
+    async fn open(database: &Database) -> Result<Self, StoreError> {
+        let connection = database.connection().await?;
+        Ok(Self { connection, buffer: CopyBuffer::default(), staged: Vec::new() })
+    }
+}

@@ -1,0 +1,152 @@
+//! From items to rows: pure, no database in sight.
+
+use std::time::Duration;
+
+use domain::limits::{self, Admission, admit};
+use domain::{Message, SourceId, Timestamp};
+
+use super::{CommitReport, Incoming, Item};
+use crate::StoreError;
+use crate::quarantine::{QuarantineEntry, QuarantineReason};
+use crate::rows::{FaultRow, Origin, ReadingRow, Row};
+use crate::source::Sources;
+
+/// The rows of a batch, in the order of arrival.
+#[derive(Debug, Default)]
+pub(super) struct Batch<'a> {
+    pub(super) readings: Vec<ReadingRow<'a>>,
+    pub(super) faults: Vec<FaultRow<'a>>,
+    pub(super) gaps: Vec<Gap>,
+    pub(super) quarantine: Vec<QuarantineEntry>,
+}
+
+/// Sequence numbers that a terminal says it had to discard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Gap {
+    pub(super) source: SourceId,
+    pub(super) from: i64,
+    pub(super) to: i64,
+}
+
+impl<'a> Batch<'a> {
+    /// Sorts out what has an impossible device time. Sources must be resolved.
+    pub(super) fn new(items: &'a [Item], sources: &Sources, retention: Duration) -> Result<Self, StoreError> {
+        let mut batch = Batch { readings: Vec::with_capacity(items.len()), ..Batch::default() };
+        for item in items {
+            match item {
+                Item::Quarantine(entry) => batch.quarantine.push(entry.clone()),
+                Item::Message(incoming) => {
+                    let source = sources
+                        .get(&incoming.terminal_id, incoming.message.boot())
+                        .ok_or_else(|| StoreError::Corrupt("a source without a number".to_owned()))?;
+                    batch.take(incoming, source, retention);
+                }
+            }
+        }
+        Ok(batch)
+    }
+
+    fn take(&mut self, incoming: &'a Incoming, source: SourceId, retention: Duration) {
+        let origin = Origin {
+            elevator_id: incoming.elevator_id.0,
+            terminal_id: &incoming.terminal_id,
+            source,
+            boot: incoming.message.boot(),
+            arrival: incoming.arrival,
+            sent: incoming.message.sent(),
+        };
+        let arrived = incoming.arrival.at;
+        match &*incoming.message {
+            Message::Telemetry(telemetry) => {
+                for (item, reading) in (0_i16..).zip(&telemetry.readings) {
+                    let row = ReadingRow { origin, item, reading };
+                    match refusal(reading.time, arrived, retention) {
+                        None => self.readings.push(row),
+                        Some((reason, detail)) => self.quarantine.push(row.quarantined(reason, detail)),
+                    }
+                }
+                if let Some((one, other)) = telemetry.dropped {
+                    self.gaps.push(Gap { source, from: one.min(other), to: one.max(other) });
+                }
+            }
+            Message::Event(events) => {
+                for (item, event) in (0_i16..).zip(&events.events) {
+                    let row = FaultRow::event(origin, item, event);
+                    match refusal(event.time, arrived, retention) {
+                        None => self.faults.push(row),
+                        Some((reason, detail)) => self.quarantine.push(row.quarantined(reason, detail)),
+                    }
+                }
+                if let Some(active) = &events.active {
+                    let possible = |time| refusal(time, arrived, retention).is_none();
+                    self.faults.push(FaultRow::active(origin, events, active, possible));
+                }
+            }
+        }
+    }
+}
+
+fn refusal(time: Timestamp, arrived: Timestamp, retention: Duration) -> Option<(QuarantineReason, String)> {
+    let reason = match admit(time, arrived, retention) {
+        Admission::Stored => return None,
+        Admission::TooOld => QuarantineReason::TooOld,
+        Admission::Future => QuarantineReason::Future,
+    };
+    Some((reason, format!("device time {time}, arrived {arrived}")))
+}
+
+/// Sorts rows by key and leaves one of each: the first that came. Another that says the same is repeated;
+/// one that says something else goes to quarantine.
+pub(super) fn unique<'r, R: Row>(
+    rows: &'r mut Vec<R>,
+    quarantine: &mut Vec<QuarantineEntry>,
+    report: &mut CommitReport,
+) -> &'r [R] {
+    // Stable, so the first that came stays first.
+    rows.sort_by(|one, other| one.key().cmp(&other.key()));
+    rows.dedup_by(|later, first| {
+        if later.key() != first.key() {
+            return false;
+        }
+        if later.same_content(first) {
+            report.rows_repeated += 1;
+        } else {
+            quarantine.push(key_conflict(later));
+        }
+        true
+    });
+    rows
+}
+
+/// A row whose key is taken by another.
+pub(super) fn key_conflict<R: Row>(row: &R) -> QuarantineEntry {
+    let key = row.key();
+    let detail =
+        format!("elevator {} time {} seq {} source {}", key.elevator_id, key.time, key.seq, key.source);
+    row.quarantined(QuarantineReason::KeyConflict, detail)
+}
+
+/// Chunks that one statement touches at most: each costs locks and an open index.
+const CHUNKS_MAX: usize = 32;
+
+/// Cuts sorted rows so that none of the parts touches more than [`CHUNKS_MAX`] chunks. Nearly always one part.
+pub(super) fn windows<R: Row + Copy>(rows: &[R], chunk: Duration) -> Vec<std::borrow::Cow<'_, [R]>> {
+    let chunk_us = i64::try_from(chunk.as_micros()).unwrap_or(i64::MAX).max(1);
+    let chunk_of = |row: &R| row.key().time.micros().div_euclid(chunk_us);
+    let (Some(first), Some(last)) = (rows.iter().map(chunk_of).min(), rows.iter().map(chunk_of).max()) else {
+        return Vec::new();
+    };
+    if last - first < CHUNKS_MAX as i64 {
+        return vec![rows.into()];
+    }
+    let mut chunks: Vec<i64> = rows.iter().map(chunk_of).collect();
+    chunks.sort_unstable();
+    chunks.dedup();
+    let part = |window: &[i64]| {
+        let within = window[0]..=window[window.len() - 1];
+        rows.iter().copied().filter(|row| within.contains(&chunk_of(row))).collect::<Vec<R>>().into()
+    };
+    chunks.chunks(CHUNKS_MAX).map(part).collect()
+}
+
+const _: () = assert!(limits::BATCH_READINGS_MAX < i16::MAX as usize, "a place in a message fits `item`");

@@ -1,0 +1,161 @@
+//! The ways of rows into their table: straight, around what is there already, and around what is refused.
+
+use domain::Timestamp;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection, Row as _};
+use time::OffsetDateTime;
+
+use super::batch::{Gap, key_conflict};
+use super::{CommitReport, Session};
+use crate::StoreError;
+use crate::copy::CopyBuffer;
+use crate::error::{Class, classify};
+use crate::quarantine::{QuarantineEntry, QuarantineReason};
+use crate::rows::{Key, Row, Table};
+
+/// Statements a batch may spend on halving; after them its remaining rows go one by one, so that a batch full
+/// of refused rows costs at most one statement per row more.
+const HALVINGS_MAX: u32 = 64;
+
+/// Stores sorted rows without repeated keys. Rows that are there already stay; those there with other content,
+/// and those the database refuses, go to quarantine.
+pub(super) async fn store<R: Row>(
+    session: &mut Session,
+    rows: &[R],
+    quarantine: &mut Vec<QuarantineEntry>,
+    report: &mut CommitReport,
+) -> Result<(), StoreError> {
+    let mut waiting = vec![rows];
+    let mut statements = 0;
+    while let Some(part) = waiting.pop() {
+        if part.is_empty() {
+            continue;
+        }
+        statements += 1;
+        report.statements += 1;
+        let error = match session.store(part).await {
+            Ok(stored) => {
+                report.rows_stored += stored.rows;
+                report.rows_repeated += part.len() as u64 - stored.rows - stored.conflicts.len() as u64;
+                quarantine.extend(stored.conflicts);
+                continue;
+            }
+            Err(error) => error,
+        };
+        if classify(&error) != Class::Poisoned {
+            return Err(error.into());
+        }
+        if let [row] = part {
+            tracing::error!(error = %error, table = R::table().name, "a row was refused and goes to quarantine");
+            quarantine.push(row.quarantined(QuarantineReason::Refused, error.to_string()));
+        } else if statements < HALVINGS_MAX {
+            let (low, high) = part.split_at(part.len() / 2);
+            waiting.extend([high, low]);
+        } else {
+            waiting.extend(part.chunks(1).rev());
+        }
+    }
+    Ok(())
+}
+
+/// What a successful way into the table has found.
+struct Stored {
+    rows: u64,
+    conflicts: Vec<QuarantineEntry>,
+}
+
+impl Session {
+    /// Straight; where a key is there already, around it.
+    async fn store<R: Row>(&mut self, rows: &[R]) -> Result<Stored, sqlx::Error> {
+        let copied = copy(&mut self.connection, &R::table().copy, rows, &mut self.buffer).await;
+        match copied {
+            Ok(rows) => Ok(Stored { rows, conflicts: Vec::new() }),
+            Err(error) if classify(&error) == Class::Repeated => self.store_around(rows).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Through a staging table, keeping what is there.
+    async fn store_around<R: Row>(&mut self, rows: &[R]) -> Result<Stored, sqlx::Error> {
+        let table = R::table();
+        if !self.staged.contains(&table.name) {
+            sqlx::raw_sql(AssertSqlSafe(table.staging_create.as_str())).execute(&mut self.connection).await?;
+            self.staged.push(table.name);
+        }
+        let mut transaction = self.connection.begin().await?;
+        copy(&mut transaction, &table.staging_copy, rows, &mut self.buffer).await?;
+        let merged = sqlx::query(AssertSqlSafe(table.merge.as_str())).execute(&mut *transaction).await?;
+        let conflicts = conflicts(&mut transaction, table, rows).await?;
+        transaction.commit().await?;
+        Ok(Stored { rows: merged.rows_affected(), conflicts })
+    }
+}
+
+/// One COPY.
+async fn copy<R: Row>(
+    connection: &mut PgConnection,
+    statement: &str,
+    rows: &[R],
+    buffer: &mut CopyBuffer,
+) -> Result<u64, sqlx::Error> {
+    buffer.begin();
+    for row in rows {
+        row.encode(buffer);
+    }
+    let mut copy = connection.copy_in_raw(statement).await?;
+    copy.send(buffer.end()).await?;
+    copy.finish().await
+}
+
+/// Staged rows whose key is held by a row that says something else.
+async fn conflicts<R: Row>(
+    connection: &mut PgConnection,
+    table: &Table,
+    rows: &[R],
+) -> Result<Vec<QuarantineEntry>, sqlx::Error> {
+    let first = rows.iter().map(|row| row.key().time).min().unwrap_or_default();
+    let last = rows.iter().map(|row| row.key().time).max().unwrap_or_default();
+    let found = sqlx::query(AssertSqlSafe(table.conflicts.as_str()))
+        .bind(first.to_utc())
+        .bind(last.to_utc())
+        .fetch_all(connection)
+        .await?;
+    let mut entries = Vec::with_capacity(found.len());
+    for held in &found {
+        let time: OffsetDateTime = held.try_get("time")?;
+        let key = Key {
+            elevator_id: held.try_get("elevator_id")?,
+            time: Timestamp::from(time),
+            seq: held.try_get("seq")?,
+            source: held.try_get("source")?,
+            code: held.try_get("code")?,
+        };
+        // Sorted by key, without repeated keys.
+        if let Ok(at) = rows.binary_search_by(|row| row.key().cmp(&key)) {
+            entries.push(key_conflict(&rows[at]));
+        }
+    }
+    Ok(entries)
+}
+
+/// Notes what terminals say they had to discard.
+pub(super) async fn gaps_insert(connection: &mut PgConnection, gaps: &[Gap]) -> Result<(), sqlx::Error> {
+    if gaps.is_empty() {
+        return Ok(());
+    }
+    let sources: Vec<i32> = gaps.iter().map(|gap| gap.source.0).collect();
+    let from: Vec<i64> = gaps.iter().map(|gap| gap.from).collect();
+    let to: Vec<i64> = gaps.iter().map(|gap| gap.to).collect();
+    sqlx::query(
+        "INSERT INTO sequence_gap (source, seq_from, seq_to, reason)
+         SELECT source, seq_from, seq_to, 'dropped'
+         FROM unnest($1::int4[], $2::int8[], $3::int8[]) AS gap (source, seq_from, seq_to)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(sources)
+    .bind(from)
+    .bind(to)
+    .execute(connection)
+    .await
+    .map(drop)
+}

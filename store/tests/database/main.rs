@@ -1,0 +1,7 @@
+//! The store against a real TimescaleDB: a database per test.
+#![allow(clippy::unwrap_used)] // also in the helpers of tests
+
+mod common;
+mod recovery;
+mod schema;
+mod writer;
