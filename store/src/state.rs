@@ -3,6 +3,8 @@
 //! Promises that a row never goes back to an older arrival, and that everything up to the engine's position
 //! is covered by the rows. Does not look into the engine's memory: it is JSON of the engine's own.
 
+use std::collections::HashMap;
+
 use domain::{
     Area, Arrival, ArrivalNo, CarStatus, Direction, DoorState, ElevatorId, Passengers, RangeError,
     ServiceMode, TerminalId, Timestamp,
@@ -109,6 +111,13 @@ fn corrupt(column: &'static str, found: impl std::fmt::Display) -> StoreError {
     StoreError::Corrupt(format!("elevator_state.{column}: {found}"))
 }
 
+fn area(number: i32) -> Result<Area, StoreError> {
+    u32::try_from(number)
+        .ok()
+        .and_then(|number| Area::from_number(number).ok())
+        .ok_or_else(|| corrupt("area", number))
+}
+
 impl TryFrom<StateRow> for ElevatorState {
     type Error = StoreError;
     fn try_from(row: StateRow) -> Result<Self, StoreError> {
@@ -124,10 +133,7 @@ impl TryFrom<StateRow> for ElevatorState {
         Ok(Self {
             elevator_id: ElevatorId(row.elevator_id),
             terminal_id: TerminalId::new(&row.terminal_id).map_err(|error| corrupt("terminal_id", error))?,
-            area: u32::try_from(row.area)
-                .ok()
-                .and_then(|number| Area::from_number(number).ok())
-                .ok_or_else(|| corrupt("area", row.area))?,
+            area: area(row.area)?,
             online: row.online,
             last_seen: row.last_seen.map(Timestamp::from),
             time: row.time.map(Timestamp::from),
@@ -329,6 +335,13 @@ impl Database {
         .fetch_all(self.pool())
         .await?;
         rows.into_iter().map(ElevatorState::try_from).collect()
+    }
+
+    /// The division of every registered elevator.
+    pub async fn elevator_areas(&self) -> Result<HashMap<ElevatorId, Area>, StoreError> {
+        let found: Vec<(i64, i32)> =
+            sqlx::query_as("SELECT elevator_id, area FROM elevator").fetch_all(self.pool()).await?;
+        found.into_iter().map(|(id, number)| Ok((ElevatorId(id), area(number)?))).collect()
     }
 
     /// One elevator's state.

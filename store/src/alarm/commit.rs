@@ -10,6 +10,7 @@ use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 
 use super::rows::{self, AlarmRow, alarm_columns};
+use crate::error::{Class, classify};
 use crate::state::{self, ElevatorState};
 use crate::{Database, StoreError};
 
@@ -69,6 +70,13 @@ impl AlarmCommitter {
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let wait = self.database.config().commit_timeout;
         tokio::time::timeout(wait, work).await.unwrap_or(Err(StoreError::Timeout(wait)))
+    }
+}
+
+impl StoreError {
+    /// Whether the values of the statement are at fault: the same again fails again, others may succeed.
+    pub fn blames_the_data(&self) -> bool {
+        matches!(self, Self::Refused(error) if matches!(classify(error), Class::Poisoned | Class::Repeated))
     }
 }
 
