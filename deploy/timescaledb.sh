@@ -148,7 +148,8 @@ case ${1:-up} in
   up) install; up ;;
   down) [[ ! -e $DATA/postmaster.pid ]] || { find_bin; as_server "$BIN/pg_ctl" -D "$DATA" -w -s -m fast stop; } ;;
   kill) find_bin && as_server "$BIN/pg_ctl" -D "$DATA" status >/dev/null || die "no server runs in $DATA"
-    kill -9 "$(head -1 "$DATA/postmaster.pid")" ;;
+    postmaster=$(head -1 "$DATA/postmaster.pid")         # and its children, which could serve for a moment more
+    kill -9 "$postmaster" $(grep -lE "^PPid:[[:space:]]+$postmaster\$" /proc/[0-9]*/status 2>/dev/null | cut -d/ -f3) ;;
   url) url ;;
   psql) find_bin || die "nothing installed: $0 up"
     as_server "$BIN/psql" -h "$SOCKET" -U "$DBUSER" -d "$DB" "${@:2}" ;;

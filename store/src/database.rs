@@ -1,6 +1,7 @@
 //! The connection to the database: options, pool, migrations, and the numbering of server runs.
 
 use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use domain::{ArrivalNo, limits};
@@ -8,7 +9,7 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection};
 
-use crate::StoreError;
+use crate::{Edition, StoreError};
 
 pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
@@ -51,6 +52,7 @@ pub struct Database {
     pool: PgPool,
     options: PgConnectOptions,
     config: StoreConfig,
+    edition: Arc<OnceLock<Edition>>,
 }
 
 impl Database {
@@ -75,7 +77,7 @@ impl Database {
             .acquire_timeout(config.connect_timeout)
             .idle_timeout(Duration::from_mins(10))
             .connect_lazy_with(options.clone());
-        Ok(Self { pool, options, config })
+        Ok(Self { pool, options, config, edition: Arc::default() })
     }
 
     /// The shared pool.
@@ -86,6 +88,16 @@ impl Database {
     /// The settings in force.
     pub fn config(&self) -> &StoreConfig {
         &self.config
+    }
+
+    /// What [`Database::ensure`] has found; nothing before it.
+    pub(crate) fn edition_known(&self) -> Option<Edition> {
+        self.edition.get().copied()
+    }
+
+    pub(crate) fn edition_found(&self, edition: Edition) {
+        // The edition of a running server does not change: the first finding stands.
+        let _ = self.edition.set(edition);
     }
 
     /// A connection of one's own, outside the pool.

@@ -1,8 +1,11 @@
 //! What is made at every start, by what the edition of TimescaleDB allows.
 
-use sqlx::Row;
+use std::time::Duration;
 
-use crate::{Database, StoreError};
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection, Row};
+
+use crate::{Database, StoreConfig, StoreError, rollup};
 
 /// The edition of TimescaleDB. Told by its licence setting, never by trying functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,10 +17,20 @@ pub enum Edition {
 }
 
 impl Database {
-    /// Checks the extension and brings settings and derived tables to what is configured. Idempotent.
+    /// Checks the extension and brings settings and derived tables to what is configured. Idempotent;
+    /// concurrent calls wait for each other.
     pub async fn ensure(&self) -> Result<Edition, StoreError> {
         let edition = self.edition().await?;
-        self.chunk_interval_ensure().await?;
+        let mut connection = self.connection().await?;
+        // Held by the session, as a continuous aggregate cannot be made inside a transaction.
+        sqlx::query("SELECT pg_advisory_lock(hashtext('liftwatch ensure'))").execute(&mut connection).await?;
+        chunk_interval_ensure(&mut connection, self.config().chunk_interval).await?;
+        match edition {
+            Edition::Apache => rollup::table_ensure(&mut connection).await?,
+            Edition::Community => rollup::aggregate_ensure(&mut connection).await?,
+        }
+        connection.close().await?;
+        self.edition_found(edition);
         Ok(edition)
     }
 
@@ -50,21 +63,21 @@ impl Database {
             chunks => Err(StoreError::CompressedWithoutLicence(chunks)),
         }
     }
+}
 
-    /// New chunks of `telemetry` take the configured span; those that exist keep theirs.
-    async fn chunk_interval_ensure(&self) -> Result<(), StoreError> {
-        let wanted = self.config().chunk_interval.max(crate::StoreConfig::CHUNK_INTERVAL_MIN);
-        sqlx::query(
-            "SELECT set_chunk_time_interval('telemetry', make_interval(secs => $1))
-             FROM timescaledb_information.dimensions
-             WHERE hypertable_name = 'telemetry'
-               AND time_interval <> make_interval(secs => $1)",
-        )
-        .bind(wanted.as_secs_f64())
-        .execute(self.pool())
-        .await?;
-        Ok(())
-    }
+/// New chunks of `telemetry` take the configured span; those that exist keep theirs.
+async fn chunk_interval_ensure(connection: &mut PgConnection, wanted: Duration) -> Result<(), sqlx::Error> {
+    let wanted = wanted.max(StoreConfig::CHUNK_INTERVAL_MIN);
+    sqlx::query(
+        "SELECT set_chunk_time_interval('telemetry', make_interval(secs => $1))
+         FROM timescaledb_information.dimensions
+         WHERE hypertable_name = 'telemetry'
+           AND time_interval <> make_interval(secs => $1)",
+    )
+    .bind(wanted.as_secs_f64())
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
 fn is_supported(version: &str) -> bool {

@@ -18,13 +18,13 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::{Arrival, ElevatorId, Message, TerminalId};
+use domain::{Arrival, ElevatorId, Message, TerminalId, Timestamp};
 use sqlx::postgres::PgConnection;
 
 use crate::copy::CopyBuffer;
 use crate::quarantine::{QuarantineEntry, quarantine_insert};
 use crate::source::Sources;
-use crate::{Database, StoreError};
+use crate::{Database, Edition, StoreError, rollup};
 use batch::Batch;
 pub use metrics::{ReasonLabel, StoreMetrics};
 
@@ -144,6 +144,12 @@ impl Writer {
         let faults = batch::unique(&mut batch.faults, &mut batch.quarantine, &mut report);
         for rows in batch::windows(faults, Duration::from_hours(7 * 24)) {
             path::store(session, &rows, &mut batch.quarantine, &mut report).await?;
+        }
+        if self.database.edition_known() == Some(Edition::Apache) {
+            // The later of the two clocks: rows may have waited for the store since they arrived.
+            let newest = messages().map(|incoming| incoming.arrival.at).max().unwrap_or_default();
+            let now = Timestamp::from(time::OffsetDateTime::now_utc());
+            rollup::late_insert(&mut session.connection, batch.late(now.max(newest))).await?;
         }
         path::gaps_insert(&mut session.connection, &batch.gaps).await?;
         if !batch.quarantine.is_empty() {

@@ -1,15 +1,16 @@
 //! From items to rows: pure, no database in sight.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use domain::limits::{self, Admission, admit};
 use domain::{Message, SourceId, Timestamp};
 
 use super::{CommitReport, Incoming, Item};
-use crate::StoreError;
 use crate::quarantine::{QuarantineEntry, QuarantineReason};
 use crate::rows::{FaultRow, Origin, ReadingRow, Row};
 use crate::source::Sources;
+use crate::{StoreError, rollup};
 
 /// The rows of a batch, in the order of arrival.
 #[derive(Debug, Default)]
@@ -83,6 +84,15 @@ impl<'a> Batch<'a> {
                 }
             }
         }
+    }
+}
+
+impl Batch<'_> {
+    /// Elevators and hours of readings that are late when stored at `now`.
+    pub(super) fn late(&self, now: Timestamp) -> BTreeSet<(i64, Timestamp)> {
+        let fresh = now.minus(rollup::LATE);
+        let late = self.readings.iter().filter(|row| row.reading.time < fresh);
+        late.map(|row| (row.origin.elevator_id, rollup::hour_of(row.reading.time))).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // also in the helpers of tests
 
 mod common;
+mod maintenance;
 mod recovery;
 mod schema;
 mod writer;
