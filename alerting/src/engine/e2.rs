@@ -23,9 +23,14 @@ pub(super) fn is_shut_in(state: &ElevatorState) -> bool {
     if state.merged.door_is_open() || state.motion.opened {
         return false;
     }
-    // Where no door signal tells of people leaving, a sensor that sees nobody now must be believed.
-    if state.latch.has_no_door() && state.latch.is_sensed() && state.latch.raw == Some(false) {
-        return false;
+    // Where no door signal told of people leaving, a sensor that sees nobody now must be believed; where
+    // readings were missed, one that sees somebody is needed.
+    if state.latch.is_sensed() {
+        let is_unseen = state.latch.has_no_door() && state.latch.raw == Some(false);
+        let is_doubtful = state.motion.doubtful && state.latch.raw != Some(true);
+        if is_unseen || is_doubtful {
+            return false;
+        }
     }
     match state.latch.people() {
         Some(true) => {

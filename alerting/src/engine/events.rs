@@ -53,6 +53,10 @@ impl Envelope<'_> {
             let owns = std::mem::take(&mut state.terminals[self.index].owns);
             state.merged.forget(owns);
             state.latch.doubt(at);
+            let last = state.terminals[self.index].time;
+            if at > last.plus_s(self.rules.thresholds.arrive_open_s) {
+                state.motion.doubtful = true;
+            }
         }
     }
 }

@@ -39,6 +39,9 @@ mod thresholds;
 mod timer;
 mod words;
 
+#[cfg(test)]
+mod tests;
+
 pub use apply::{apply, next_deadline};
 pub use driver::Engine;
 pub use latest::Latest;

@@ -45,6 +45,8 @@ pub(super) struct Motion {
     pub(super) open_zone: Option<At>,
     /// An opening whose closing has not come yet.
     cycle: bool,
+    /// Readings were missed for long enough that a stop with an opening may have been among them.
+    pub(super) doubtful: bool,
 }
 
 /// What one reading did.
@@ -110,6 +112,7 @@ impl Motion {
                 if self.run.is_none_or(|run| run.ended.is_some()) {
                     let normal = in_mode && !merged.door_is_open();
                     self.run = Some(Run { started: at, normal, ended: None, opened: None });
+                    self.doubtful = false;
                 }
                 self.opened = false;
             }
@@ -170,6 +173,7 @@ impl Motion {
         moves.opening = true;
         self.opened = true;
         self.cycle = true;
+        self.doubtful = false;
         if let Some(run) = &mut self.run
             && run.ended.is_some()
         {
