@@ -3,9 +3,10 @@
 use domain::{EventBatch, Message, Seq, TelemetryBatch, limits};
 use proto::decode::CodeTable;
 use sha2::{Digest, Sha256};
+use store::QuarantineReason;
 
 use crate::json;
-use crate::topic::{Channel, Format, Topic};
+use crate::topic::{Channel, Format, Topic, TopicError};
 
 /// A publish that a terminal may make.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,8 +20,8 @@ pub struct Decoded {
 /// Why a publish goes to quarantine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Undecodable {
-    /// As a slug: `topic`, `too_large`, `protobuf`, `json`.
-    pub reason: &'static str,
+    /// Why.
+    pub reason: QuarantineReason,
     /// In words, for the vendor who has to mend it.
     pub detail: String,
 }
@@ -28,23 +29,26 @@ pub struct Undecodable {
 /// Decodes one publish.
 pub fn decode(topic: &str, payload: &[u8], table: CodeTable<'_>) -> Result<Decoded, Undecodable> {
     let refuse = |reason, detail: String| Undecodable { reason, detail };
-    let topic: Topic = topic.parse().map_err(|error| refuse("topic", format!("{error}")))?;
+    let undecodable = |detail| refuse(QuarantineReason::Undecodable, detail);
+    let topic: Topic = topic
+        .parse()
+        .map_err(|error: TopicError| refuse(QuarantineReason::UnknownTopic, error.to_string()))?;
     if payload.len() > limits::PAYLOAD_BYTES_MAX {
         let detail = format!("{} bytes; at most {} are decoded", payload.len(), limits::PAYLOAD_BYTES_MAX);
-        return Err(refuse("too_large", detail));
+        return Err(refuse(QuarantineReason::TooLarge, detail));
     }
     let message = match (topic.channel, topic.format) {
         (Channel::Telemetry, Format::Protobuf) => proto::decode::telemetry(payload, table)
             .map(telemetry)
-            .map_err(|error| refuse("protobuf", error.to_string()))?,
+            .map_err(|error| undecodable(error.to_string()))?,
         (Channel::Event, Format::Protobuf) => proto::decode::events(payload, table)
             .map(events)
-            .map_err(|error| refuse("protobuf", error.to_string()))?,
-        (Channel::Telemetry, Format::Json) => json::telemetry(payload, table)
-            .map(telemetry)
-            .map_err(|error| refuse("json", error.to_string()))?,
+            .map_err(|error| undecodable(error.to_string()))?,
+        (Channel::Telemetry, Format::Json) => {
+            json::telemetry(payload, table).map(telemetry).map_err(|error| undecodable(error.to_string()))?
+        }
         (Channel::Event, Format::Json) => {
-            json::events(payload, table).map(events).map_err(|error| refuse("json", error.to_string()))?
+            json::events(payload, table).map(events).map_err(|error| undecodable(error.to_string()))?
         }
     };
     Ok(Decoded { topic, message })
@@ -116,11 +120,11 @@ mod tests {
     #[test]
     fn what_cannot_be_decoded_says_why() {
         let refuse = |topic: &str, payload: &[u8]| decode(topic, payload, &gb24476).unwrap_err();
-        assert_eq!(refuse("lift/v1/1/t/telemetry", b"").reason, "topic");
-        assert_eq!(refuse("lift/v1/350102/t/telemetry", b"\xff\xff").reason, "protobuf");
-        assert_eq!(refuse("lift/v1/350102/t/event.json", b"hello").reason, "json");
+        assert_eq!(refuse("lift/v1/1/t/telemetry", b"").reason, QuarantineReason::UnknownTopic);
+        assert_eq!(refuse("lift/v1/350102/t/telemetry", b"\xff\xff").reason, QuarantineReason::Undecodable);
+        assert_eq!(refuse("lift/v1/350102/t/event.json", b"hello").reason, QuarantineReason::Undecodable);
         let large = vec![0; limits::PAYLOAD_BYTES_MAX + 1];
-        assert_eq!(refuse("lift/v1/350102/t/telemetry", &large).reason, "too_large");
+        assert_eq!(refuse("lift/v1/350102/t/telemetry", &large).reason, QuarantineReason::TooLarge);
     }
 
     proptest! {

@@ -7,9 +7,13 @@
 
 mod decode;
 mod json;
+mod metrics;
+mod pipeline;
 mod profile;
 mod topic;
 
 pub use decode::{Decoded, Undecodable, decode};
+pub use metrics::IngestMetrics;
+pub use pipeline::{Ingest, IngestConfig, IngestReceipt, Observed, Sink, Wiring};
 pub use profile::gb24476;
 pub use topic::{Channel, Format, Topic, TopicError, presence_topic};

@@ -1,0 +1,65 @@
+//! What ingest counts.
+
+use domain::Message;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// Counters of the way from message to row.
+#[derive(Debug)]
+pub struct IngestMetrics {
+    /// Readings decoded.
+    pub readings: Counter,
+    /// Fault events decoded.
+    pub events: Counter,
+    /// Messages to quarantine, by reason.
+    pub undecodable: Family<Vec<(&'static str, &'static str)>, Counter>,
+    /// Messages under another area than the registry's.
+    pub wrong_area: Counter,
+    /// Messages neither stored nor acknowledged because a queue was full.
+    pub shed: Counter,
+    /// Tries to commit that failed and were repeated.
+    pub commit_retries: Counter,
+    /// Batches given up.
+    pub commit_failures: Counter,
+    /// Messages per commit.
+    pub batch_messages: Histogram,
+}
+
+impl IngestMetrics {
+    /// Makes them and registers them under `ingest_`.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            readings: Counter::default(),
+            events: Counter::default(),
+            undecodable: Family::default(),
+            wrong_area: Counter::default(),
+            shed: Counter::default(),
+            commit_retries: Counter::default(),
+            commit_failures: Counter::default(),
+            batch_messages: Histogram::new(exponential_buckets(1.0, 2.0, 14)),
+        };
+        let ingest = registry.sub_registry_with_prefix("ingest");
+        ingest.register("readings", "Readings decoded", metrics.readings.clone());
+        ingest.register("events", "Fault events decoded", metrics.events.clone());
+        ingest.register("undecodable", "Messages to quarantine", metrics.undecodable.clone());
+        ingest.register("wrong_area", "Messages under another area", metrics.wrong_area.clone());
+        ingest.register("shed", "Messages not stored because a queue was full", metrics.shed.clone());
+        ingest.register("commit_retries", "Commits tried again", metrics.commit_retries.clone());
+        ingest.register("commit_failures", "Batches given up", metrics.commit_failures.clone());
+        ingest.register("batch_messages", "Messages per commit", metrics.batch_messages.clone());
+        metrics
+    }
+
+    pub(crate) fn decoded(&self, message: &Message) {
+        match message {
+            Message::Telemetry(batch) => self.readings.inc_by(batch.readings.len() as u64),
+            Message::Event(batch) => self.events.inc_by(batch.events.len() as u64),
+        };
+    }
+
+    pub(crate) fn undecodable(&self, reason: &'static str) {
+        self.undecodable.get_or_create(&vec![("reason", reason)]).inc();
+    }
+}

@@ -1,0 +1,427 @@
+//! The way of a message: decoded, given its place in the order of arrivals, shown to the rules, written.
+//!
+//! One task orders and decodes; each writer is a task of its own with its own connection. Queues and their
+//! answer to "full?":
+//! - inbound (broker to here): bounded by the broker, which pauses the sockets.
+//! - writer queues: [`IngestConfig::queue_len`], meant to hold more than the broker's byte budget lets in.
+//!   Full all the same: the message is *shed*, shown to the rules but neither stored nor acknowledged, and
+//!   counted; the broker closes the connection, and the terminal sends it again.
+//! - messages of terminals that are being registered: the same bound, the same answer.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use broker::{Ack, Inbound, PresenceChange, Publish};
+use domain::{Area, Arrival, ArrivalNo, ElevatorId, Message, Receipt, TerminalId, Timestamp};
+use store::{Incoming, Item, QuarantineEntry, QuarantineReason, Registry, TerminalRecord, Writer};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::{IngestMetrics, Topic, decode, gb24476};
+
+/// Bounds of ingest.
+#[derive(Debug, Clone)]
+pub struct IngestConfig {
+    /// Messages that wait for one writer, at most.
+    pub queue_len: usize,
+    /// Messages written in one transaction, at most.
+    pub batch_messages_max: usize,
+    /// Whether unknown terminals register themselves (`--dev`).
+    pub register_unknown: bool,
+}
+
+impl Default for IngestConfig {
+    fn default() -> Self {
+        Self { queue_len: 200_000, batch_messages_max: 5_000, register_unknown: false }
+    }
+}
+
+/// What the rules are shown, in the order of arrivals.
+#[derive(Debug)]
+pub enum Observed {
+    /// A decoded message.
+    Message {
+        /// The elevator the terminal serves.
+        elevator_id: ElevatorId,
+        /// The terminal.
+        terminal_id: TerminalId,
+        /// Division of the elevator.
+        area: Area,
+        /// When and as which message.
+        arrival: Arrival,
+        /// What it says.
+        message: Arc<Message>,
+    },
+    /// A terminal came or went.
+    Presence {
+        /// The elevator the terminal serves.
+        elevator_id: ElevatorId,
+        /// The terminal.
+        terminal_id: TerminalId,
+        /// Division of the elevator.
+        area: Area,
+        /// When and as which message.
+        arrival: Arrival,
+        /// Came, or went.
+        online: bool,
+    },
+}
+
+/// The consumer that judges what is observed. It may make ingest wait; it must keep the order.
+pub trait Sink: Send + 'static {
+    /// Takes an observation; says `done` on the receipt when all that it caused is committed.
+    fn submit(&self, observed: Observed, receipt: IngestReceipt) -> impl Future<Output = ()> + Send;
+}
+
+/// A holder's share in a message's acknowledgement.
+#[must_use = "a receipt that is dropped tells the terminal to send again"]
+#[derive(Debug)]
+pub struct IngestReceipt(Option<Ack>);
+
+impl Receipt for IngestReceipt {
+    fn done(self) {
+        if let Some(ack) = self.0 {
+            ack.done();
+        }
+    }
+}
+
+/// What ingest is connected to.
+pub struct Wiring<S> {
+    /// From the broker, in the order of arrival.
+    pub inbound: mpsc::Receiver<Inbound>,
+    /// Which terminal serves which elevator.
+    pub registry: Registry,
+    /// One connection each; elevators are hashed to them.
+    pub writers: Vec<Writer>,
+    /// The rules.
+    pub sink: S,
+    /// Retained presence goes out here.
+    pub hub: broker::Hub,
+    /// The number before the first message of this run.
+    pub arrival_start: ArrivalNo,
+    /// Tells the broker whether the store takes rows.
+    pub store_up: watch::Sender<bool>,
+    /// Where to count.
+    pub metrics: Arc<IngestMetrics>,
+}
+
+struct Work {
+    item: Item,
+    receipt: IngestReceipt,
+}
+
+/// The running service.
+pub struct Ingest;
+
+impl Ingest {
+    /// Runs until the broker has closed its end and every queue is drained.
+    pub async fn run<S: Sink>(config: IngestConfig, wiring: Wiring<S>) {
+        let Wiring { mut inbound, registry, writers, sink, hub, arrival_start, store_up, metrics } = wiring;
+        let store_up = Arc::new(store_up);
+        let mut tasks = JoinSet::new();
+        let mut queues = Vec::with_capacity(writers.len());
+        for writer in writers {
+            let (sender, queue) = mpsc::channel(config.queue_len);
+            queues.push(sender);
+            tasks.spawn(write(writer, queue, config.batch_messages_max, store_up.clone(), metrics.clone()));
+        }
+        let (unregistered, registrations) = mpsc::channel(1);
+        let (registered_tx, mut registered) = mpsc::channel(1);
+        let registry = Arc::new(registry);
+        tasks.spawn(register(registry.clone(), registrations, registered_tx));
+
+        let mut shell = Shell {
+            config,
+            registry,
+            queues,
+            sink,
+            hub,
+            arrival: arrival_start,
+            metrics,
+            waiting: HashMap::new(),
+        };
+        let mut buffer = Vec::with_capacity(512);
+        let mut registering = false;
+        loop {
+            tokio::select! {
+                biased;
+                Some(terminals) = registered.recv() => {
+                    registering = false;
+                    shell.release(terminals).await;
+                }
+                count = inbound.recv_many(&mut buffer, 512) => {
+                    if count == 0 {
+                        break;
+                    }
+                    for message in buffer.drain(..) {
+                        shell.take(message).await;
+                    }
+                }
+            }
+            if !registering && !shell.waiting.is_empty() {
+                registering = unregistered.try_send(shell.unregistered()).is_ok();
+            }
+        }
+        // The last messages of terminals that were new when the broker stopped.
+        while registering || !shell.waiting.is_empty() {
+            if !registering && unregistered.try_send(shell.unregistered()).is_err() {
+                break;
+            }
+            let Some(terminals) = registered.recv().await else { break };
+            shell.release(terminals).await;
+            registering = false;
+        }
+        drop(unregistered);
+        drop(shell);
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(error = %error, "an ingest task failed");
+            }
+        }
+    }
+}
+
+/// Messages of one terminal that waits to be registered.
+struct Waiting {
+    area: Area,
+    messages: Vec<Inbound>,
+}
+
+struct Shell<S> {
+    config: IngestConfig,
+    registry: Arc<Registry>,
+    queues: Vec<mpsc::Sender<Work>>,
+    sink: S,
+    hub: broker::Hub,
+    arrival: ArrivalNo,
+    metrics: Arc<IngestMetrics>,
+    waiting: HashMap<TerminalId, Waiting>,
+}
+
+impl<S: Sink> Shell<S> {
+    async fn take(&mut self, inbound: Inbound) {
+        match inbound {
+            Inbound::Publish(publish) => self.publish(publish).await,
+            Inbound::Presence(change) => self.presence(change).await,
+        }
+    }
+
+    fn arrived(&mut self, at_us: i64) -> Arrival {
+        self.arrival = self.arrival.next();
+        Arrival { no: self.arrival, at: Timestamp::from_micros(at_us) }
+    }
+
+    async fn publish(&mut self, publish: Publish) {
+        let Ok(terminal_id) = TerminalId::new(&publish.client_id) else {
+            return self.quarantine(
+                publish,
+                QuarantineReason::UnknownTerminal,
+                "the client id is no terminal id",
+            );
+        };
+        if let Some(waiting) = self.waiting.get_mut(&terminal_id) {
+            return hold(waiting, Inbound::Publish(publish), &self.config, &self.metrics);
+        }
+        let Some(record) = self.registry.lookup(terminal_id.as_str()) else {
+            let area = publish.topic.parse::<Topic>().map(|topic| topic.area);
+            let (true, Ok(area)) = (self.config.register_unknown, area) else {
+                return self.quarantine(publish, QuarantineReason::UnknownTerminal, "not in the registry");
+            };
+            let messages = vec![Inbound::Publish(publish)];
+            self.waiting.insert(terminal_id, Waiting { area, messages });
+            return;
+        };
+        let decoded = match decode(&publish.topic, &publish.payload, &gb24476) {
+            Ok(decoded) => decoded,
+            Err(error) => return self.quarantine(publish, error.reason, &error.detail),
+        };
+        if decoded.topic.area != record.area {
+            self.metrics.wrong_area.inc();
+        }
+        self.metrics.decoded(&decoded.message);
+        let arrival = self.arrived(publish.arrived_us);
+        let message = Arc::new(decoded.message);
+        let receipt = IngestReceipt(Some(publish.ack.clone()));
+        let observed = Observed::Message {
+            elevator_id: record.elevator_id,
+            terminal_id: terminal_id.clone(),
+            area: record.area,
+            arrival,
+            message: message.clone(),
+        };
+        self.sink.submit(observed, receipt).await;
+        let incoming = Incoming { elevator_id: record.elevator_id, terminal_id, arrival, message };
+        self.queue(record.elevator_id, Item::Message(incoming), publish.ack);
+    }
+
+    fn quarantine(&mut self, publish: Publish, reason: QuarantineReason, detail: &str) {
+        self.metrics.undecodable(reason.slug());
+        let arrival = self.arrived(publish.arrived_us);
+        let entry = QuarantineEntry::new(
+            arrival.at,
+            &publish.client_id,
+            &publish.topic,
+            reason,
+            detail,
+            &publish.payload,
+        );
+        let mut hash = DefaultHasher::new();
+        publish.client_id.hash(&mut hash);
+        let shard = ElevatorId((hash.finish() >> 1).cast_signed());
+        self.queue(shard, Item::Quarantine(entry), publish.ack);
+    }
+
+    fn queue(&self, elevator_id: ElevatorId, item: Item, ack: Ack) {
+        let shard = elevator_id.0.rem_euclid(self.queues.len() as i64) as usize;
+        let work = Work { item, receipt: IngestReceipt(Some(ack)) };
+        if self.queues[shard].try_send(work).is_err() {
+            self.metrics.shed.inc();
+        }
+    }
+
+    async fn presence(&mut self, change: PresenceChange) {
+        let Ok(terminal_id) = TerminalId::new(&change.client_id) else { return };
+        if let Some(waiting) = self.waiting.get_mut(&terminal_id) {
+            return hold(waiting, Inbound::Presence(change), &self.config, &self.metrics);
+        }
+        // A terminal that is not known yet shows itself with its first message.
+        let Some(record) = self.registry.lookup(terminal_id.as_str()) else { return };
+        self.present(terminal_id, record, change.online, change.reason.as_str(), change.at_us).await;
+    }
+
+    async fn present(
+        &mut self,
+        terminal_id: TerminalId,
+        record: TerminalRecord,
+        online: bool,
+        reason: &str,
+        at_us: i64,
+    ) {
+        let arrival = self.arrived(at_us);
+        let topic = crate::presence_topic(record.area, &terminal_id);
+        let payload = serde_json::json!({
+            "state": if online { "online" } else { "offline" },
+            "time": arrival.at,
+            "reason": reason,
+        });
+        self.hub.publish(&topic, payload.to_string().into(), true);
+        let (elevator_id, area) = (record.elevator_id, record.area);
+        let observed = Observed::Presence { elevator_id, terminal_id, area, arrival, online };
+        self.sink.submit(observed, IngestReceipt(None)).await;
+    }
+
+    fn unregistered(&self) -> Vec<(TerminalId, Area)> {
+        self.waiting.iter().map(|(terminal_id, waiting)| (terminal_id.clone(), waiting.area)).collect()
+    }
+
+    /// These terminals are registered now, or could not be: lets their messages go on.
+    async fn release(&mut self, terminals: Vec<TerminalId>) {
+        for terminal_id in terminals {
+            let Some(waiting) = self.waiting.remove(&terminal_id) else { continue };
+            let Some(record) = self.registry.lookup(terminal_id.as_str()) else {
+                // Not registered: the store is away. Not acknowledged, so they come again.
+                self.metrics.shed.inc_by(waiting.messages.len() as u64);
+                continue;
+            };
+            let at_us = waiting.messages.iter().find_map(|message| match message {
+                Inbound::Publish(publish) => Some(publish.arrived_us),
+                Inbound::Presence(_) => None,
+            });
+            self.present(terminal_id, record, true, "connected", at_us.unwrap_or_default()).await;
+            for message in waiting.messages {
+                // Boxed: a terminal is either waiting or not, so this goes one level deep.
+                Box::pin(self.take(message)).await;
+            }
+        }
+    }
+}
+
+fn hold(waiting: &mut Waiting, message: Inbound, config: &IngestConfig, metrics: &IngestMetrics) {
+    if waiting.messages.len() < config.batch_messages_max {
+        waiting.messages.push(message);
+    } else {
+        metrics.shed.inc();
+    }
+}
+
+/// Registers unknown terminals, many in one round trip; answers with those it was asked for.
+async fn register(
+    registry: Arc<Registry>,
+    mut requests: mpsc::Receiver<Vec<(TerminalId, Area)>>,
+    answers: mpsc::Sender<Vec<TerminalId>>,
+) {
+    while let Some(terminals) = requests.recv().await {
+        if let Err(error) = registry.register(&terminals).await {
+            tracing::warn!(error = %error, terminals = terminals.len(), "new terminals could not be registered");
+            // Paces the next try; the messages of these terminals are given back meanwhile.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        if answers.send(terminals.into_iter().map(|(terminal_id, _)| terminal_id).collect()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// One writer: takes what is waiting, commits it, acknowledges. Never lingers: a batch is what came while the
+/// one before was being committed.
+async fn write(
+    mut writer: Writer,
+    mut queue: mpsc::Receiver<Work>,
+    batch_messages_max: usize,
+    store_up: Arc<watch::Sender<bool>>,
+    metrics: Arc<IngestMetrics>,
+) {
+    let mut work = Vec::with_capacity(batch_messages_max);
+    while queue.recv_many(&mut work, batch_messages_max).await > 0 {
+        let (items, receipts): (Vec<_>, Vec<_>) =
+            work.drain(..).map(|work| (work.item, work.receipt)).unzip();
+        metrics.batch_messages.observe(items.len() as f64);
+        if commit(&mut writer, &items, &store_up, &metrics).await {
+            receipts.into_iter().for_each(Receipt::done);
+        }
+    }
+}
+
+/// Commits until it is done; `false` if the batch can never be stored.
+async fn commit(
+    writer: &mut Writer,
+    items: &[Item],
+    store_up: &watch::Sender<bool>,
+    metrics: &IngestMetrics,
+) -> bool {
+    let mut pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_secs(2))
+        .with_jitter()
+        .without_max_times()
+        .build();
+    loop {
+        match writer.commit(items).await {
+            Ok(_) => {
+                if !*store_up.borrow() {
+                    tracing::info!("the store takes rows again");
+                }
+                store_up.send_if_modified(|up| !std::mem::replace(up, true));
+                return true;
+            }
+            Err(error) if error.retryable() => {
+                metrics.commit_retries.inc();
+                if *store_up.borrow() {
+                    tracing::warn!(error = %error, "the store is away; acknowledgements wait");
+                }
+                store_up.send_if_modified(|up| std::mem::replace(up, false));
+                tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(2))).await;
+            }
+            Err(error) => {
+                metrics.commit_failures.inc();
+                tracing::error!(error = %error, items = items.len(), "a batch could not be stored; its terminals send again");
+                return false;
+            }
+        }
+    }
+}
