@@ -61,18 +61,21 @@ pub struct HubConfig {
     pub queue_len: usize,
     /// Bytes waiting for one subscriber; too many disconnect it. Default 16 MiB.
     pub queue_bytes: usize,
-    /// Subscribing connections at once; further SUBSCRIBEs are refused. Default 1,024.
+    /// Subscribing connections at once; further SUBSCRIBEs are refused. Terminals get at most half of them, so
+    /// that a fleet never shuts out a dashboard. Default 1,024.
     pub subscribers_max: usize,
     /// Retained messages; a new one beyond that is passed on but not kept. Default 400,000.
     pub retained_max: usize,
     /// Bytes of retained topics and payloads, like `retained_max`. Default 64 MiB.
     pub retained_bytes: usize,
-    /// Bytes of one segment of a filter's log in the router. Default 1 MiB.
+    /// Bytes of one segment of a filter's log in the router. Default 256 KiB.
     pub segment_bytes: usize,
     /// Segments of a filter's log. Default 4.
     pub segments: usize,
     /// Distinct topics after which the router, which forgets none, is replaced. Default 1,000,000.
     pub topics_max: usize,
+    /// Distinct filters after which the router, which keeps a log for each, is replaced. Default 1,024.
+    pub filters_max: usize,
     /// Links after which the router, which keeps a grave for each, is replaced. Default 100,000.
     pub links_max: u64,
 }
@@ -86,9 +89,10 @@ impl Default for HubConfig {
             subscribers_max: 1_024,
             retained_max: 400_000,
             retained_bytes: 64 << 20,
-            segment_bytes: 1 << 20,
+            segment_bytes: 256 << 10,
             segments: 4,
             topics_max: 1_000_000,
+            filters_max: 1_024,
             links_max: 100_000,
         }
     }

@@ -5,6 +5,7 @@
 //! over a client id begins only when the old one has handed over its last word (or the wait for it is over).
 
 mod exchange;
+mod fan_in;
 mod input;
 mod timers;
 

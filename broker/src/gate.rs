@@ -28,7 +28,7 @@ use crate::metrics::{Metrics, ReasonLabel};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often gauges are refreshed, and how finely resends are paced.
 const TICK: Duration = Duration::from_millis(100);
-/// After the drain deadline, for the last writes.
+/// After the drain deadline, for the last writes and presences.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
 /// The address could not be bound.
@@ -136,6 +136,7 @@ impl Gate {
     pub async fn run(self, stop: CancellationToken) {
         let Self { listener, shared, .. } = self;
         let tasks = TaskTracker::new();
+        let abandon = CancellationToken::new();
         let seats = Arc::new(Semaphore::new(shared.config.connections_max));
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -154,8 +155,12 @@ impl Gate {
                         // Acks are small and waited for; a socket without it works too.
                         let _ = stream.set_nodelay(true);
                         let shared = Arc::clone(&shared);
+                        let abandoned = abandon.clone();
                         tasks.spawn(async move {
-                            connection::serve(stream, peer, &shared).await;
+                            tokio::select! {
+                                () = connection::serve(stream, peer, &shared) => {}
+                                () = abandoned.cancelled() => {}
+                            }
                             shared.metrics.closed.inc();
                             drop(seat);
                         });
@@ -179,7 +184,9 @@ impl Gate {
         shared.stop.cancel();
         tasks.close();
         if tokio::time::timeout(shared.config.drain_timeout + CLOSE_GRACE, tasks.wait()).await.is_err() {
-            tracing::warn!(connections = tasks.len(), "connections did not end in time");
+            tracing::warn!(connections = tasks.len(), "connections did not end in time and are abandoned");
+            abandon.cancel();
+            tasks.wait().await;
         }
         shared.metrics.budget_bytes.set(shared.budget.in_use() as i64);
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::ack::Settled;
-use crate::auth::{Principal, Protocol};
+use crate::auth::{Principal, PrincipalKind, Protocol};
 use crate::inbound::{Properties, QoS, Reason};
 use crate::packet::{Packet, PublishPacket, Reply, RetainedWish, SubCode, Wanted};
 use crate::topic::{self, FilterError, TopicFilter};
@@ -146,6 +146,10 @@ impl Session {
 
     fn exceeds_receive_max(&self) -> bool {
         self.protocol == Protocol::V5 && self.promised >= self.limits.unacked_max
+    }
+
+    pub(crate) fn kind(&self) -> PrincipalKind {
+        self.principal.kind
     }
 
     /// Messages delivered and not yet settled.

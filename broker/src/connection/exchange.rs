@@ -8,13 +8,13 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::Instant;
 
+use super::fan_in::{Replaying, next_message};
 use super::input::{self, Input, Next};
 use super::timers::{Due, Timers};
 use super::{Client, count_publish};
@@ -22,23 +22,15 @@ use crate::auth::Protocol;
 use crate::codec::{self, CodecError};
 use crate::gate::Shared;
 use crate::handshake::{self, Opened};
-use crate::hub::{Fanout, Forwarded, SubscribeError, Subscriber, now_us};
-use crate::inbound::{Inbound, Publish, QoS, Reason};
-use crate::packet::{Outgoing, Reply, SubCode};
-use crate::session::{Accepted, Action, Limits, Replay, Session};
-use crate::topic::TopicFilter;
+use crate::hub::{Fanout, Subscriber, now_us};
+use crate::inbound::{Inbound, Publish, Reason};
+use crate::packet::Reply;
+use crate::session::{Accepted, Action, Limits, Session};
 
-/// Bytes waiting to be written beyond which nothing is taken from the hub.
-const OUT_SUBSCRIBED: usize = 64 << 10;
 /// Bytes waiting to be written beyond which nothing is read.
 const OUT_MAX: usize = 256 << 10;
 /// A written buffer above that is given back.
 const OUT_KEPT: usize = 4 << 10;
-/// The router answers within milliseconds or is lost.
-const HUB_TIMEOUT: Duration = Duration::from_secs(5);
-/// What an MQTT 5 PUBLISH may have beside topic, payload and the publisher's properties.
-const PUBLISH_OVERHEAD: usize = 80;
-
 /// What is missing before the next publish can be handed over.
 #[derive(Debug, Clone, Copy)]
 enum Lacking {
@@ -47,25 +39,17 @@ enum Lacking {
     Channel,
 }
 
-/// Retained messages being sent.
-#[derive(Debug)]
-struct Replaying {
-    filter: TopicFilter,
-    qos: QoS,
-    after: Option<Arc<str>>,
-}
-
 pub(super) struct Exchange<'a> {
-    gate: &'a Arc<Shared>,
-    client: &'a Client,
+    pub(super) gate: &'a Arc<Shared>,
+    pub(super) client: &'a Client,
     inbound: &'a mpsc::Sender<Inbound>,
-    protocol: Protocol,
-    packet_bytes_max: usize,
-    session: Session,
+    pub(super) protocol: Protocol,
+    pub(super) packet_bytes_max: usize,
+    pub(super) session: Session,
     input: Input,
-    out: BytesMut,
+    pub(super) out: BytesMut,
     timers: Timers,
-    actions: Vec<Action>,
+    pub(super) actions: Vec<Action>,
     /// Place in the channel for the next publish.
     slot: Option<mpsc::Permit<'a, Inbound>>,
     /// Bytes taken from the budget for the next publish.
@@ -73,9 +57,11 @@ pub(super) struct Exchange<'a> {
     lacking: Option<Lacking>,
     /// The pause is over: drop what cannot be handed over.
     dropping: bool,
-    subscriber: Option<Subscriber>,
-    replays: Vec<Replaying>,
-    stopping: bool,
+    pub(super) subscriber: Option<Subscriber>,
+    pub(super) replays: Vec<Replaying>,
+    pub(super) stopping: bool,
+    /// The last read took all there was.
+    drained: bool,
 }
 
 impl<'a> Exchange<'a> {
@@ -114,6 +100,7 @@ impl<'a> Exchange<'a> {
             subscriber: None,
             replays: Vec::new(),
             stopping: false,
+            drained: false,
         }
     }
 
@@ -257,6 +244,10 @@ impl<'a> Exchange<'a> {
                 }
             }
         }
+        if self.drained && (self.dropping || self.timers.is_paused()) {
+            self.timers.caught_up(Instant::now());
+            self.dropping &= self.session.is_holed();
+        }
         // Kept while the next frame needs them, given back to the others otherwise.
         self.slot = None;
         if !self.input.expects_large() {
@@ -390,138 +381,15 @@ impl<'a> Exchange<'a> {
         Ok(())
     }
 
-    async fn subscribe(
-        &mut self,
-        joins: Vec<(TopicFilter, usize)>,
-        replay: Vec<Replay>,
-        mut reply: Reply,
-    ) -> Result<(), Reason> {
-        if let Reply::SubAck { codes, .. } = &reply {
-            let refused = codes.iter().filter(|code| !matches!(code, SubCode::Granted(_))).count();
-            self.gate.metrics.subscribe_refused.inc_by(refused as u64);
-        }
-        let mut replay = replay;
-        if !joins.is_empty() {
-            let joined = tokio::time::timeout(HUB_TIMEOUT, self.join(joins)).await;
-            match joined.unwrap_or(Err(SubscribeError::Lost)) {
-                Ok(()) => {}
-                Err(SubscribeError::TooMany) => {
-                    // There was no link yet, so these are all its subscriptions.
-                    self.session.forget_subscriptions();
-                    replay.clear();
-                    if let Reply::SubAck { codes, .. } = &mut reply {
-                        codes.fill(SubCode::QuotaExceeded);
-                    }
-                }
-                Err(SubscribeError::Lost) => return Err(Reason::HubLost),
-            }
-        }
-        self.reply(reply)?;
-        let replaying = replay.into_iter().map(|r| Replaying { filter: r.filter, qos: r.qos, after: None });
-        self.replays.extend(replaying);
-        Ok(())
-    }
-
-    async fn join(&mut self, joins: Vec<(TopicFilter, usize)>) -> Result<(), SubscribeError> {
-        if self.subscriber.is_none() {
-            self.subscriber = Some(self.gate.hub.subscriber().await?);
-        }
-        match &self.subscriber {
-            Some(subscriber) => subscriber.join(joins).await,
-            None => Err(SubscribeError::Lost),
-        }
-    }
-
-    fn reply(&mut self, reply: Reply) -> Result<(), Reason> {
+    pub(super) fn reply(&mut self, reply: Reply) -> Result<(), Reason> {
         codec::write(self.protocol, reply, &mut self.out).map_err(|error| self.broken(&error))
-    }
-
-    fn can_send(&self) -> bool {
-        !self.stopping
-            && self.out.len() < OUT_SUBSCRIBED
-            && self.subscriber.is_some()
-            && self.session.can_send()
-    }
-
-    /// Writes what is retained and what waits in the hub's queue, as far as the client can take it.
-    fn fan_in(&mut self) -> Result<(), Reason> {
-        while self.can_send()
-            && let Some(mut replaying) = self.replays.pop()
-        {
-            if self.replay(&mut replaying)? {
-                self.replays.push(replaying);
-            }
-        }
-        while self.can_send()
-            && let Some(message) = self.subscriber.as_mut().and_then(Subscriber::try_recv)
-        {
-            self.forward(&message?)?;
-        }
-        Ok(())
-    }
-
-    /// Sends a page of retained messages. True: there are more.
-    fn replay(&mut self, replaying: &mut Replaying) -> Result<bool, Reason> {
-        let (page, next) = self.gate.hub.retained(&replaying.filter, replaying.after.as_deref());
-        for (topic, kept) in page {
-            if !self.can_send() {
-                return Ok(true);
-            }
-            let sending = self.session.send_retained(replaying.qos, kept.qos);
-            let outgoing = Outgoing {
-                topic: &topic,
-                payload: &kept.payload,
-                pkid: sending.pkid,
-                retain: true,
-                properties: kept.properties.as_deref(),
-                arrived_us: kept.arrived_us,
-            };
-            self.write_publish(&outgoing)?;
-            replaying.after = Some(topic);
-        }
-        replaying.after.clone_from(&next);
-        Ok(next.is_some())
-    }
-
-    fn forward(&mut self, message: &Forwarded) -> Result<(), Reason> {
-        let Ok(topic) = std::str::from_utf8(&message.topic) else { return Ok(()) };
-        let is_own = message.epoch == self.client.handle.epoch;
-        let Some(sending) = self.session.send(message.id, message.qos, message.retain, is_own) else {
-            return Ok(());
-        };
-        self.write_publish(&Outgoing {
-            topic,
-            payload: &message.payload,
-            pkid: sending.pkid,
-            retain: sending.retain,
-            properties: message.properties.as_ref(),
-            arrived_us: message.arrived_us,
-        })
-    }
-
-    fn write_publish(&mut self, publish: &Outgoing<'_>) -> Result<(), Reason> {
-        let properties = publish.properties.map_or(0, crate::inbound::Properties::bytes);
-        let bytes = publish.topic.len() + publish.payload.len() + properties + PUBLISH_OVERHEAD;
-        // 3.1.2.11.4 of MQTT 5: what is too large for the client counts as sent.
-        if bytes > self.packet_bytes_max {
-            if publish.pkid != 0 {
-                self.session.packet(crate::packet::Packet::PubAck(publish.pkid), true, &mut self.actions);
-            }
-            return Ok(());
-        }
-        self.gate.metrics.hub_out.inc();
-        codec::write_publish(self.protocol, publish, &mut self.out).map_err(|error| self.broken(&error))
     }
 
     fn read(&mut self, bytes: usize) {
         let now = Instant::now();
         self.gate.metrics.bytes_in.inc_by(bytes as u64);
         self.timers.heard(now);
-        // The frames before this read are all served, or it would not have happened.
-        if self.input.read(bytes) {
-            self.timers.caught_up(now);
-            self.dropping &= self.session.is_holed();
-        }
+        self.drained = self.input.read(bytes);
     }
 
     fn wrote(&mut self, bytes: usize) {
@@ -575,7 +443,7 @@ impl<'a> Exchange<'a> {
         has_bytes && self.inbound.capacity() > 0
     }
 
-    fn broken(&self, error: &CodecError) -> Reason {
+    pub(super) fn broken(&self, error: &CodecError) -> Reason {
         tracing::debug!(client_id = %self.client.client_id, %error, "client broke the protocol");
         match error {
             CodecError::TooLarge(_) => Reason::TooLarge,
@@ -608,12 +476,5 @@ async fn find<'a>(lacking: Option<Lacking>, gate: &Shared, inbound: &'a mpsc::Se
             Found::Bytes(bytes)
         }
         Some(Lacking::Window) | None => std::future::pending().await,
-    }
-}
-
-async fn next_message(subscriber: Option<&mut Subscriber>) -> Result<Forwarded, Reason> {
-    match subscriber {
-        Some(subscriber) => subscriber.recv().await,
-        None => std::future::pending().await,
     }
 }

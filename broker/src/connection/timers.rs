@@ -67,7 +67,11 @@ impl Timers {
         begins
     }
 
-    /// Everything the client has sent is read.
+    pub(super) fn is_paused(&self) -> bool {
+        self.pause_ends.is_some()
+    }
+
+    /// Everything the client has sent is served.
     pub(super) fn caught_up(&mut self, now: Instant) {
         if self.pause_ends.take().is_some() {
             // It was us who did not listen.

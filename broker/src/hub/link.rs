@@ -13,7 +13,7 @@ use rumqttd::protocol::{self, Packet};
 use rumqttd::{Forward, Notification};
 use tokio::sync::{mpsc, oneshot};
 
-use super::router::{ENVELOPE_BYTES, Router};
+use super::router::{ENVELOPE_BYTES, NO_EXPIRY, Router};
 use super::{Seat, SubscribeError};
 use crate::inbound::{Properties, QoS, Reason};
 use crate::topic::TopicFilter;
@@ -37,7 +37,8 @@ pub(crate) struct Forwarded {
 
 impl Forwarded {
     fn bytes(&self) -> usize {
-        self.topic.len() + self.payload.len() + size_of::<Self>()
+        let properties = self.properties.as_ref().map_or(0, Properties::bytes);
+        self.topic.len() + self.payload.len() + properties + size_of::<Self>()
     }
 }
 
@@ -167,6 +168,7 @@ impl Link {
                 let mut joined = Some(joined);
                 let last = filters.len().saturating_sub(1);
                 for (i, (filter, id)) in filters.into_iter().enumerate() {
+                    self.router.note_filter(&filter);
                     self.tx.send(subscribe(&filter, id)).await.map_err(|_| Reason::HubLost)?;
                     self.waiting.push_back(if i == last { joined.take() } else { None });
                 }
@@ -246,6 +248,7 @@ fn open(forward: Forward) -> Option<Forwarded> {
     let flags = envelope.get_u8();
     let arrived_us = envelope.get_i64();
     let epoch = envelope.get_u64();
+    let expiry_s = envelope.get_u32();
     let qos = match flags & 3 {
         0 => QoS::AtMostOnce,
         1 => QoS::AtLeastOnce,
@@ -253,7 +256,7 @@ fn open(forward: Forward) -> Option<Forwarded> {
     };
     let ours = Properties {
         payload_format: properties.payload_format_indicator,
-        expiry_s: properties.message_expiry_interval,
+        expiry_s: (expiry_s != NO_EXPIRY).then_some(expiry_s),
         content_type: properties.content_type,
         response_topic: properties.response_topic,
         correlation: (!envelope.is_empty()).then_some(envelope),

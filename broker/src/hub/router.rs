@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -14,7 +14,9 @@ use rumqttd::{Router as Rumqttd, RouterConfig};
 use tokio::sync::{Notify, mpsc};
 
 use super::{Fanout, Hub, HubConfig};
+use crate::ack::lock;
 use crate::inbound::QoS;
+use crate::topic::TopicFilter;
 
 /// Messages given to the router in one go.
 const BATCH_MAX: usize = 256;
@@ -30,7 +32,11 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 const SPARE_LINKS: usize = 256;
 
 /// Bytes in front of a message's own correlation data, see [`envelope`].
-pub(super) const ENVELOPE_BYTES: usize = 17;
+pub(super) const ENVELOPE_BYTES: usize = 21;
+/// Stands for a message that does not expire.
+pub(super) const NO_EXPIRY: u32 = u32::MAX;
+/// Properties larger than that are not passed on: the router's logs are bounded by topics and payloads alone.
+const PROPERTIES_BYTES_MAX: usize = 1 << 10;
 
 type MakeLink = dyn Fn(&str) -> Result<(LinkTx, LinkRx), Box<LinkError>> + Send + Sync;
 
@@ -38,6 +44,9 @@ type MakeLink = dyn Fn(&str) -> Result<(LinkTx, LinkRx), Box<LinkError>> + Send 
 pub(super) struct Router {
     make_link: Arc<MakeLink>,
     links: AtomicU64,
+    /// Hashes of the filters it has a log for.
+    filters: Mutex<HashSet<u64>>,
+    hasher: RandomState,
     /// Rung by whoever finds it dead.
     pub(super) broken: Notify,
 }
@@ -66,7 +75,25 @@ impl Router {
             let (tx, rx, _) = LinkBuilder::new(id, router.clone()).build().map_err(Box::new)?;
             Ok((tx, rx))
         };
-        Self { make_link: Arc::new(make_link), links: AtomicU64::new(0), broken: Notify::new() }
+        Self {
+            make_link: Arc::new(make_link),
+            links: AtomicU64::new(0),
+            filters: Mutex::default(),
+            hasher: RandomState::new(),
+            broken: Notify::new(),
+        }
+    }
+
+    /// A filter was subscribed to: the router keeps a log for it from now on.
+    pub(super) fn note_filter(&self, filter: &TopicFilter) {
+        lock(&self.filters).insert(self.hasher.hash_one(filter));
+    }
+
+    /// Whether it has grown beyond what it may.
+    fn is_full(&self, topics: usize, config: &HubConfig) -> bool {
+        topics >= config.topics_max
+            || self.links.load(Ordering::Relaxed) >= config.links_max
+            || lock(&self.filters).len() >= config.filters_max
     }
 
     /// A link under an id never used before: the router would end an older one of the same id.
@@ -122,13 +149,12 @@ async fn feed_one(hub: &Hub, router: &Router, tx: &mut LinkTx, queue: &mut mpsc:
     let config = &hub.0.config;
     let mut batch = Vec::with_capacity(BATCH_MAX);
     let mut topics = HashSet::new();
-    let hasher = RandomState::new();
     loop {
         tokio::select! {
             _ = queue.recv_many(&mut batch, BATCH_MAX) => {}
             () = router.broken.notified() => return Ended::Broken,
         }
-        topics.extend(batch.iter().map(|fanout| hasher.hash_one(&*fanout.topic)));
+        topics.extend(batch.iter().map(|fanout| router.hasher.hash_one(&*fanout.topic)));
         if tokio::time::timeout(STUCK_AFTER, caught_up(tx)).await.is_err() {
             return Ended::Broken;
         }
@@ -139,7 +165,7 @@ async fn feed_one(hub: &Hub, router: &Router, tx: &mut LinkTx, queue: &mut mpsc:
         {
             return Ended::Broken;
         }
-        if topics.len() >= config.topics_max || router.links.load(Ordering::Relaxed) >= config.links_max {
+        if router.is_full(topics.len(), config) {
             return Ended::Full;
         }
     }
@@ -165,8 +191,12 @@ async fn end(mut tx: LinkTx, rx: &LinkRx) {
 }
 
 /// Makes the router's packet. What the router does not carry (QoS, time of arrival, the connection it came on)
-/// travels in front of the correlation data, which it passes on untouched.
-fn packet(fanout: Fanout) -> Packet {
+/// travels in front of the correlation data, which it passes on untouched; so does the expiry, because what the
+/// router leaves out as expired could not be told from what it has lost.
+fn packet(mut fanout: Fanout) -> Packet {
+    if fanout.properties.as_ref().is_some_and(|properties| properties.bytes() > PROPERTIES_BYTES_MAX) {
+        fanout.properties = None;
+    }
     let topic = Bytes::copy_from_slice(fanout.topic.as_bytes());
     let properties = fanout.properties.as_deref();
     let correlation = properties.and_then(|p| p.correlation.as_deref()).unwrap_or_default();
@@ -176,7 +206,6 @@ fn packet(fanout: Fanout) -> Packet {
     };
     if let Some(ours) = fanout.properties {
         properties.payload_format_indicator = ours.payload_format;
-        properties.message_expiry_interval = ours.expiry_s;
         properties.content_type = ours.content_type;
         properties.response_topic = ours.response_topic;
         properties.user_properties = ours.user;
@@ -196,6 +225,7 @@ fn envelope(fanout: &Fanout, correlation: &[u8]) -> Bytes {
     bytes.put_u8(qos | u8::from(fanout.retain) << 2);
     bytes.put_i64(fanout.arrived_us);
     bytes.put_u64(fanout.epoch);
+    bytes.put_u32(fanout.properties.as_ref().and_then(|p| p.expiry_s).unwrap_or(NO_EXPIRY));
     bytes.put_slice(correlation);
     bytes.freeze()
 }

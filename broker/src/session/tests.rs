@@ -1,5 +1,4 @@
 use super::*;
-use crate::auth::PrincipalKind;
 use proptest::prelude::*;
 
 const UNACKED_MAX: usize = 5;

@@ -185,3 +185,51 @@ async fn a_client_that_reads_nothing_is_closed() {
     .await;
     while raw.stream.read(&mut [0; 8_192]).await.is_ok_and(|n| n > 0) {}
 }
+
+#[tokio::test]
+async fn a_message_that_expires_is_left_out_and_hurts_nobody() {
+    let mut broker = Broker::start().await;
+    let _told = broker.commit_all();
+    let mut subscriber = broker.mosquitto_sub(&["-t", "lift/v1/#", "-V", "mqttv5", "-q", "1", "-F", "%p %E"]);
+    broker.settle(&mut subscriber).await;
+    let publish = ["-i", "T1", "-V", "mqttv5", "-q", "1", "-t", "lift/v1/1/T1/x"];
+    let expiry = |seconds| ["-m", "x", "-D", "publish", "message-expiry-interval", seconds];
+    for seconds in ["0", "0", "100"] {
+        assert!(broker.mosquitto_pub(&[&publish[..], &expiry(seconds)].concat()).await.0);
+    }
+    let line = subscriber.line().await;
+    assert!(line == "x 100" || line == "x 99", "{line}");
+    assert_eq!(broker.metrics.hub_overflowed.get(), 0);
+}
+
+#[tokio::test]
+async fn properties_of_any_size_are_bounded_on_the_way_out() {
+    let mut broker = Broker::start().await;
+    let _told = broker.commit_all();
+    let mut subscriber = broker.mosquitto_sub(&["-t", "lift/v1/#", "-V", "mqttv5", "-F", "%p %P"]);
+    broker.settle(&mut subscriber).await;
+    let large = "x".repeat(2_000);
+    let publish = ["-i", "T1", "-V", "mqttv5", "-t", "lift/v1/1/T1/x", "-m", "m"];
+    let property = ["-D", "publish", "user-property", "a", &large];
+    assert!(broker.mosquitto_pub(&[&publish[..], &property].concat()).await.0);
+    let line = subscriber.line().await;
+    assert!(line.starts_with("m liftwatch-arrived-us:"), "{line}");
+}
+
+#[tokio::test]
+async fn a_fleet_does_not_shut_out_a_dashboard() {
+    let hub = HubConfig { subscribers_max: 2, ..HubConfig::default() };
+    let broker = Broker::with(config(), hub, 100).await;
+    let mut clients = Vec::new();
+    let cases = [("T1", 1), ("T2", 0x80), ("dashboard", 1), ("another", 0x80)];
+    for (id, expected) in cases {
+        let mut raw = Raw::connect(&broker, Connect::new(id)).await;
+        assert_eq!(
+            raw.subscribe(&format!("lift/v1/1/{id}/down"), 1).await,
+            [0x90, 3, 0, 1, expected],
+            "{id}"
+        );
+        raw.ping().await;
+        clients.push(raw);
+    }
+}
