@@ -82,7 +82,8 @@ impl<R: Receipt> Driver<R> {
         let position = database.engine_position_get().await?;
         self.dirty = Dirty::new(position);
         let loaded = self.load(database).await?;
-        let mut areas: HashMap<ElevatorId, Area> = HashMap::new();
+        // Before the rows are opened: a small pool has no connection to spare while they are.
+        let areas: HashMap<ElevatorId, Area> = database.elevator_areas().await?;
         let (mut replayed, mut skipped) = (0_u64, 0_u64);
         let mut rows = recovery::rows_after(database, position);
         while let Some(row) = rows.next().await? {
@@ -91,14 +92,7 @@ impl<R: Receipt> Driver<R> {
                 skipped += 1;
                 continue;
             }
-            let area = if let Some((_, area)) = known {
-                Some(area)
-            } else {
-                if areas.is_empty() {
-                    areas = database.elevator_areas().await?;
-                }
-                areas.get(&row.elevator_id).copied()
-            };
+            let area = known.map(|(_, area)| area).or_else(|| areas.get(&row.elevator_id).copied());
             let Some(area) = area else {
                 warn!(elevator_id = row.elevator_id.0, "readings of an elevator that is not registered");
                 continue;

@@ -387,3 +387,6 @@ async fn suppression_add(
     .await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,12 +13,12 @@ use crate::testing::TestDatabase;
 
 const KIND: &str = "entrapment_between_floors";
 
-fn at(seconds: i64) -> Timestamp {
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_micros(1_800_000_000_000_000 + seconds * 1_000_000)
 }
 
 /// The alarm that reading `seq` of elevator `elevator` began.
-fn alarm(elevator: i64, seq: i64) -> Alarm {
+pub(super) fn alarm(elevator: i64, seq: i64) -> Alarm {
     let terminal_id = TerminalId::new("t-1").unwrap();
     let elevator_id = ElevatorId(elevator);
     Alarm {
@@ -53,18 +53,18 @@ fn line(rule: RuleId, seconds: i64) -> EvidenceLine {
     }
 }
 
-fn raised(alarm: &Alarm) -> AlarmEvent {
+pub(super) fn raised(alarm: &Alarm) -> AlarmEvent {
     AlarmEvent { no: None, at: alarm.raised, change: AlarmChange::Raised, alarm: alarm.clone() }
 }
 
-fn updated(alarm: &Alarm, seconds: i64) -> AlarmEvent {
+pub(super) fn updated(alarm: &Alarm, seconds: i64) -> AlarmEvent {
     let mut alarm = alarm.clone();
     alarm.evidence.push(line(RuleId::E4, seconds));
     (alarm.score, alarm.state) = (70, AlarmState::Confirmed);
     AlarmEvent { no: None, at: at(seconds), change: AlarmChange::Updated, alarm }
 }
 
-fn cleared(before: &AlarmEvent, seconds: i64) -> AlarmEvent {
+pub(super) fn cleared(before: &AlarmEvent, seconds: i64) -> AlarmEvent {
     let cleared = Some(at(seconds));
     let alarm = Alarm { cleared, state: AlarmState::Cancelled, ..before.alarm.clone() };
     AlarmEvent { no: None, at: at(seconds), change: AlarmChange::Cleared, alarm }
