@@ -88,13 +88,13 @@ impl Drop for TestDatabase {
 pub struct TestCluster {
     local: LocalDatabase,
     url: String,
-    home: tempfile_home::Home,
+    home: home::Home,
 }
 
 impl TestCluster {
     /// Makes and starts one with an empty, migrated database.
     pub async fn new() -> Self {
-        let home = tempfile_home::Home::new();
+        let home = home::Home::new();
         let bin = LocalDatabase::new().install(|line| eprintln!("{line}")).await;
         let local =
             LocalDatabase::new().at(home.path()).with_binaries(bin.expect("PostgreSQL can be installed"));
@@ -146,7 +146,7 @@ impl Drop for TestCluster {
 }
 
 /// A short-named directory that the server's account can enter, removed when dropped.
-mod tempfile_home {
+mod home {
     use std::path::{Path, PathBuf};
 
     #[derive(Debug)]

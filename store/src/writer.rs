@@ -141,6 +141,7 @@ impl Writer {
         for rows in batch::windows(readings, config.chunk_interval) {
             path::store(session, &rows, &mut batch.quarantine, &mut report).await?;
         }
+        path::lists_dedupe(&mut session.connection, &mut batch.faults, &mut report).await?;
         let faults = batch::unique(&mut batch.faults, &mut batch.quarantine, &mut report);
         for rows in batch::windows(faults, Duration::from_hours(7 * 24)) {
             path::store(session, &rows, &mut batch.quarantine, &mut report).await?;

@@ -19,6 +19,8 @@ pub(crate) struct FaultRow<'a> {
     pub(crate) origin: Origin<'a>,
     pub(crate) item: i16,
     pub(crate) time: Timestamp,
+    /// `time` is that of the arrival, so the key does not tell a list that was sent twice.
+    pub(crate) timeless: bool,
     pub(crate) seq: Seq,
     pub(crate) state: i16,
     pub(crate) code: &'a str,
@@ -33,6 +35,7 @@ impl<'a> FaultRow<'a> {
             origin,
             item,
             time: event.time,
+            timeless: false,
             seq: event.seq,
             state: event.state as i16,
             code: &event.code.raw,
@@ -42,18 +45,30 @@ impl<'a> FaultRow<'a> {
     }
 
     /// The list of active faults of `batch`. It has neither number nor time of its own: its time is that of
-    /// the transmission, or of the last event beside it, or the arrival; its number comes from its content.
+    /// the last event beside it, or of the transmission, or the arrival; its number comes from its content.
     pub(crate) fn active(
         origin: Origin<'a>,
         batch: &EventBatch,
         codes: &'a [Code],
         possible: impl Fn(Timestamp) -> bool,
     ) -> Self {
-        let told = batch.sent.or(batch.events.last().map(|event| event.time));
-        let time = told.filter(|time| possible(*time)).unwrap_or(origin.arrival.at);
+        // The event first: a terminal that sends again tells another time of transmission.
+        let told = batch.events.last().map(|event| event.time).or(batch.sent).filter(|time| possible(*time));
+        let time = told.unwrap_or(origin.arrival.at);
         let item = i16::try_from(limits::BATCH_EVENTS_MAX).unwrap_or(i16::MAX);
         let seq = derived_seq(codes);
-        Self { origin, item, time, seq, state: STATE_ACTIVE, code: "", slug: "", codes: Some(codes) }
+        let timeless = told.is_none();
+        Self {
+            origin,
+            item,
+            time,
+            timeless,
+            seq,
+            state: STATE_ACTIVE,
+            code: "",
+            slug: "",
+            codes: Some(codes),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The ways of rows into their table: straight, around what is there already, and around what is refused.
 
+use std::collections::HashMap;
+
 use domain::Timestamp;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Row as _};
@@ -11,7 +13,7 @@ use crate::StoreError;
 use crate::copy::CopyBuffer;
 use crate::error::{Class, classify};
 use crate::quarantine::{QuarantineEntry, QuarantineReason};
-use crate::rows::{Key, Row, Table};
+use crate::rows::{FaultRow, Key, Row, STATE_ACTIVE, Table};
 
 /// Statements a batch may spend on halving; after them its remaining rows go one by one, so that a batch full
 /// of refused rows costs at most one statement per row more.
@@ -136,6 +138,62 @@ async fn conflicts<R: Row>(
         }
     }
     Ok(entries)
+}
+
+/// Lets go of timeless lists of active faults that only say again what is stored last of their source, and
+/// counts them as repeated: their key holds the arrival and cannot tell. `rows` are in the order of arrival.
+pub(super) async fn lists_dedupe(
+    connection: &mut PgConnection,
+    rows: &mut Vec<FaultRow<'_>>,
+    report: &mut CommitReport,
+) -> Result<(), sqlx::Error> {
+    if !rows.iter().any(|row| row.timeless) {
+        return Ok(());
+    }
+    let list_key = |row: &FaultRow<'_>| (row.origin.elevator_id, row.origin.source.0);
+    let mut last: HashMap<(i64, i32), Option<i64>> = lists_last(connection, rows).await?;
+    rows.retain(|row| {
+        let says = (row.state == STATE_ACTIVE).then_some(row.seq.0);
+        let before = last.insert(list_key(row), says).flatten();
+        let repeats = row.timeless && before == says;
+        report.rows_repeated += u64::from(repeats);
+        !repeats
+    });
+    Ok(())
+}
+
+/// The number of the list that is stored last of each source with a timeless one; absent where that is an event.
+async fn lists_last(
+    connection: &mut PgConnection,
+    rows: &[FaultRow<'_>],
+) -> Result<HashMap<(i64, i32), Option<i64>>, sqlx::Error> {
+    let asked = || rows.iter().filter(|row| row.timeless);
+    let elevators: Vec<i64> = asked().map(|row| row.origin.elevator_id).collect();
+    let sources: Vec<i32> = asked().map(|row| row.origin.source.0).collect();
+    let arrived: Vec<Option<OffsetDateTime>> = asked().map(|row| row.origin.arrival.at.to_utc()).collect();
+    let found: Vec<(i64, i32, i64)> = sqlx::query_as(
+        "SELECT asked.elevator_id, asked.source, last.seq
+         FROM unnest($1::int8[], $2::int4[], $3::timestamptz[]) AS asked (elevator_id, source, arrived)
+         CROSS JOIN LATERAL (
+             SELECT seq, state
+             FROM fault
+             WHERE fault.elevator_id = asked.elevator_id
+               AND fault.source = asked.source
+               AND fault.time > asked.arrived - INTERVAL '1 day'
+               AND fault.time > $4
+             ORDER BY fault.time DESC
+             LIMIT 1
+         ) AS last
+         WHERE last.state = $5",
+    )
+    .bind(elevators)
+    .bind(sources)
+    .bind(&arrived)
+    .bind(arrived.iter().flatten().min().map(|first| *first - time::Duration::DAY))
+    .bind(STATE_ACTIVE)
+    .fetch_all(connection)
+    .await?;
+    Ok(found.into_iter().map(|(elevator, source, seq)| ((elevator, source), Some(seq))).collect())
 }
 
 /// Notes what terminals say they had to discard.

@@ -151,6 +151,37 @@ async fn events_are_rows_once() {
 }
 
 #[tokio::test]
+async fn a_list_of_active_faults_without_a_time_is_stored_once_until_something_happens() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut writer = writer(&database);
+    let list = |arrival: i64, slugs: &[&str]| {
+        let active = slugs.iter().map(|slug| Code::canonical(slug).unwrap()).collect();
+        let batch =
+            EventBatch { boot: domain::BootId(7), sent: None, events: Vec::new(), active: Some(active) };
+        let Item::Message(mut incoming) = events(1, arrival, batch) else { panic!() };
+        incoming.arrival.at = at_ms(arrival);
+        Item::Message(incoming)
+    };
+    let happened = |arrival: i64| {
+        let event = FaultEvent { time: at_ms(arrival), ..event(arrival, "power_off", EventState::Open) };
+        let batch = EventBatch { boot: domain::BootId(7), sent: None, events: vec![event], active: None };
+        events(1, arrival, batch)
+    };
+    let report = writer.commit(&[list(1, &["power_off"]), list(2, &["power_off"])]).await.unwrap();
+    assert_eq!((report.rows_stored, report.rows_repeated), (1, 1), "within a batch");
+    let report = writer.commit(&[list(3, &["power_off"])]).await.unwrap();
+    assert_eq!((report.rows_stored, report.rows_repeated), (0, 1), "delivered again");
+    let report = writer.commit(&[list(4, &[]), list(5, &["power_off"])]).await.unwrap();
+    assert_eq!((report.rows_stored, report.rows_repeated), (2, 0), "another list, and back");
+    let report = writer.commit(&[happened(6), list(7, &["power_off"])]).await.unwrap();
+    assert_eq!((report.rows_stored, report.rows_repeated), (2, 0), "an event lies between");
+    writer.commit(&[happened(8)]).await.unwrap();
+    let report = writer.commit(&[list(9, &["power_off"])]).await.unwrap();
+    assert_eq!((report.rows_stored, report.rows_repeated), (1, 0), "an event is stored between");
+}
+
+#[tokio::test]
 async fn what_a_terminal_discarded_is_noted_once() {
     let test = TestDatabase::new().await;
     let database = test.open().await;
