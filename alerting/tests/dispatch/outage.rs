@@ -10,7 +10,9 @@ use store::{Database, StoreConfig};
 use tokio::sync::oneshot::error::TryRecvError;
 use tonic::Code;
 
-use crate::common::{TestClock, acknowledge, at, config, receipt, start, unintended_movement, within};
+use crate::common::{
+    Running, TestClock, Watch, acknowledge, at, config, receipt, start, unintended_movement, within,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_alarm_is_shown_at_once_and_numbered_when_the_database_returns() {
@@ -103,4 +105,58 @@ async fn a_killed_database_loses_and_repeats_nothing() {
     elevators.sort_unstable();
     assert_eq!(elevators, (1..=ALARMS).collect::<Vec<_>>());
     assert_eq!(database.alarm_stream_position().await.unwrap().head, ALARMS);
+}
+
+/// Numbers of the time after the backup would mean other events now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_backup_sends_watchers_back_to_a_snapshot() {
+    let cluster = TestCluster::new().await;
+    let config_of_store = StoreConfig { connect_timeout: Duration::from_secs(1), ..StoreConfig::default() };
+    let database = Database::connect_with(cluster.url(), config_of_store).await.unwrap();
+    let mut running = start(&database, &TestClock::new(at(0)), config()).await;
+    let submit = async |running: &Running, elevators: std::ops::RangeInclusive<i64>| {
+        for elevator in elevators {
+            running.submit(unintended_movement(elevator, elevator, 0)).await;
+        }
+    };
+    submit(&running, 1..=3).await;
+    let backup = tempfile::tempdir().unwrap();
+    cluster.stop().await;
+    copy(cluster.home(), backup.path());
+    cluster.start().await;
+    submit(&running, 4..=5).await;
+    let mut watch = running.watch(v1::WatchRequest { resume_after: Some(3), ..Default::default() }).await;
+    assert_eq!(numbered(&mut watch).await, 4);
+    assert_eq!(numbered(&mut watch).await, 5);
+
+    cluster.stop().await;
+    for entry in std::fs::read_dir(cluster.home()).unwrap() {
+        let path = entry.unwrap().path();
+        let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+        removed.unwrap();
+    }
+    copy(backup.path(), cluster.home());
+    cluster.start().await;
+    let status = watch.end().await;
+    assert_eq!(status.code(), Code::OutOfRange);
+    assert!(status.message().contains("without resume_after"), "{}", status.message());
+    let mut again = running.watch(v1::WatchRequest::default()).await;
+    assert_eq!(again.snapshot().await.no, 3);
+    submit(&running, 6..=6).await;
+    assert_eq!(numbered(&mut again).await, 4);
+}
+
+async fn numbered(watch: &mut Watch) -> i64 {
+    loop {
+        let event = watch.event().await;
+        if !event.provisional {
+            return event.no;
+        }
+    }
+}
+
+/// Copies a directory with owners and modes.
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    let copied = std::process::Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().unwrap();
+    assert!(copied.success());
 }
