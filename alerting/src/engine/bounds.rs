@@ -19,7 +19,8 @@ pub const CODES_MAX: usize = 64;
 pub const LATE_MAX: usize = 16;
 /// Late alarms remembered against raising them again; the oldest leaves.
 pub const LATE_RAISED_MAX: usize = 16;
-/// Evidence lines of an alarm. Further evidence counts, but adds no line.
+/// Evidence lines of an alarm. Further evidence counts, but adds no line, and is told only where it changes
+/// the alarm.
 pub const EVIDENCE_MAX: usize = 16;
 /// Changes of the presence sensor remembered; the oldest leaves. One more than the most that is asked for.
 pub const FLAPS_MAX: usize = 16;

@@ -52,8 +52,14 @@ impl ActiveCode {
         self.code.fault.is_entrapment() || is_button(&self.code)
     }
 
+    /// Its filter has something to decide, and has not yet.
+    fn waits(&self) -> bool {
+        let fault = self.code.fault;
+        !self.spent && (self.is_people() || fault.is_life_safety_fault() || fault.safety_if_people)
+    }
+
     fn due(&self, state: &ElevatorState, numbers: &Thresholds) -> Option<At> {
-        if self.spent {
+        if !self.waits() {
             return None;
         }
         let fault = self.code.fault;
@@ -63,10 +69,8 @@ impl ActiveCode {
             Some(self.since.plus_s(numbers.e4_filter_s))
         } else if fault.is_life_safety_fault() && !state.is_retrofit(&self.terminal) {
             Some(self.since)
-        } else if fault.is_life_safety_fault() || fault.safety_if_people {
-            Some(self.since.plus_s(numbers.fault_hold_s))
         } else {
-            None
+            Some(self.since.plus_s(numbers.fault_hold_s))
         }
     }
 
@@ -141,11 +145,8 @@ fn make_room(state: &mut ElevatorState) {
     if state.codes.len() < bounds::CODES_MAX {
         return;
     }
-    let has_alarm = |active: &ActiveCode| faults::has_alarm(state, active.code.fault);
-    let free = state
-        .codes
-        .iter()
-        .position(|active| active.due(state, &Thresholds::default()).is_none() && !has_alarm(active));
+    let is_free = |active: &ActiveCode| !active.waits() && !faults::has_alarm(state, active.code.fault);
+    let free = state.codes.iter().position(is_free);
     state.codes.remove(free.unwrap_or(0));
 }
 
@@ -167,7 +168,7 @@ pub(super) fn close(state: &mut ElevatorState, ctx: &mut Ctx<'_>, raw: &str, tol
 fn end(state: &mut ElevatorState, ctx: &mut Ctx<'_>, index: usize) {
     let numbers = ctx.rules.thresholds;
     let active = &state.codes[index];
-    let waits = active.due(state, numbers).is_some();
+    let waits = active.waits();
     let pressed_us = ctx.start.since(active.since);
     if waits && is_button(&active.code) && pressed_us > i64::from(numbers.e4_press_s) * 1_000_000 {
         // Long enough to be valid; the filter decides.

@@ -130,6 +130,12 @@ impl Case {
         }
     }
 
+    /// What an event would tell that a line does not.
+    fn standing(&self) -> (u8, u8, AlarmState, Severity, AlarmKind) {
+        let Alarm { score, state, severity, kind, .. } = self.alarm;
+        (self.kinds, score, state, severity, kind)
+    }
+
     fn has(&self, kind: EvidenceKind) -> bool {
         self.kinds & (1 << kind as u8) != 0
     }
@@ -199,18 +205,20 @@ pub(super) fn alarm(
     }
 }
 
-/// Adds a line to an alarm, as long as there is room.
+/// Adds a line to an alarm, as long as there is room. Tells whether there was.
 pub(super) fn add_line(
     alarm: &mut Alarm,
     ctx: &Ctx<'_>,
     evidence: EvidenceKind,
     rule: RuleId,
     trace: String,
-) {
-    if alarm.evidence.len() < bounds::EVIDENCE_MAX {
+) -> bool {
+    let fits = alarm.evidence.len() < bounds::EVIDENCE_MAX;
+    if fits {
         let (rule_version, at, arrival_no) = (ctx.rules.version, ctx.now.time(), ctx.no);
         alarm.evidence.push(EvidenceLine { evidence, rule, rule_version, at, arrival_no, trace });
     }
+    fits
 }
 
 /// Tells of an alarm as it stands.
@@ -279,9 +287,10 @@ pub(super) fn give_up(state: &ElevatorState, ctx: &mut Ctx<'_>, rule: RuleId, br
 /// Merges a finding into the elevator's candidate or alarm and tells what became of it.
 pub(super) fn add(state: &mut ElevatorState, ctx: &mut Ctx<'_>, finding: Finding) {
     let mut case = state.case.take().unwrap_or_else(|| Box::new(Case::new(state, ctx, &finding)));
+    let before = case.standing();
     case.note(&finding);
     let evidence = if finding.late { EvidenceKind::Note } else { finding.evidence };
-    add_line(&mut case.alarm, ctx, evidence, finding.rule, finding.trace.clone());
+    let fits = add_line(&mut case.alarm, ctx, evidence, finding.rule, finding.trace.clone());
     if finding.evidence != EvidenceKind::Button
         && !finding.late
         && let Some(press) = state.e4.take()
@@ -292,7 +301,10 @@ pub(super) fn add(state: &mut ElevatorState, ctx: &mut Ctx<'_>, finding: Finding
         add_line(&mut case.alarm, ctx, EvidenceKind::Button, RuleId::E4, trace);
     }
     case.rescore(state, ctx.rules.thresholds);
-    tell(state, ctx, &mut case, &finding);
+    // A terminal that repeats itself for hours adds nothing to a full alarm, and nobody hears of it again.
+    if fits || case.standing() != before {
+        tell(state, ctx, &mut case, &finding);
+    }
     state.case = Some(case);
 }
 

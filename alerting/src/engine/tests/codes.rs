@@ -265,3 +265,34 @@ fn two_terminals_with_one_fault_make_one_alarm() {
     (lift.terminal, lift.seq) = (first, seq);
     lift.at(4.0).close("overspeed").expect_cleared("overspeed", AlarmState::Confirmed);
 }
+
+#[test]
+fn a_terminal_that_repeats_itself_fills_the_evidence_and_no_more() {
+    let mut lift = Lift::parked();
+    for time in 0..200 {
+        lift.at(f64::from(time) * 10.0).once("entrapment");
+    }
+    lift.at(3000.0).clock();
+    let events = lift.out.iter().filter(|it| matches!(it, crate::engine::Transition::Event(_))).count();
+    assert_eq!(events, crate::engine::bounds::EVIDENCE_MAX);
+    // What changes the alarm is still told.
+    lift.out.clear();
+    lift.at(3001.0).once("alarm_button").at(3006.0).clock();
+    let crate::engine::Transition::Event(event) = &lift.out[0] else { panic!() };
+    assert_eq!((event.alarm.score, event.alarm.state), (70, AlarmState::Confirmed));
+}
+
+#[test]
+fn more_codes_than_fit_leave_the_grave_ones() {
+    let mut lift = Lift::parked();
+    lift.at(1.0).open("overspeed").expect("overspeed", 100);
+    for number in 0..200 {
+        lift.terminal = domain::TerminalId::new(&format!("x{}", number % 7)).unwrap();
+        lift.at(2.0);
+        let mut event = lift.next_event("power_off", domain::EventState::Open);
+        event.code.raw = format!("p{number}").into();
+        lift.send_events(vec![event], None);
+    }
+    lift.terminal = domain::TerminalId::new("t1").unwrap();
+    lift.at(3.0).close("overspeed").expect_cleared("overspeed", AlarmState::Confirmed);
+}

@@ -142,6 +142,34 @@ fn without_a_door_signal_a_seen_departure_spares_e2() {
 }
 
 #[test]
+fn people_first_seen_during_the_run_are_not_people_from_before_it() {
+    let mut lift = Lift::unknown();
+    lift.at(0.0).snapshot().reading(|it| it.door_state = Field::Unknown);
+    lift.at(15.0).people(true);
+    lift.at(20.0).run();
+    lift.at(40.0).stop_level();
+    lift.at(100.0).expect("entrapment_at_level", 40);
+    let mut lift = Lift::unknown();
+    lift.at(0.0).snapshot().reading(|it| it.door_state = Field::Unknown);
+    lift.at(20.0).run();
+    lift.at(25.0).people(true);
+    lift.at(40.0).stop_level();
+    lift.at(200.0).expect_nothing();
+}
+
+#[test]
+fn people_frozen_at_one_stop_were_inside_from_its_closing_on() {
+    let mut lift = Lift::riding();
+    lift.at(20.0).stop_level();
+    lift.at(21.0).door(DoorState::Open);
+    lift.at(25.0).door(DoorState::Closed);
+    // The run that follows takes the same people on: they were inside before it.
+    lift.at(60.0).run();
+    lift.at(70.0).stop_level();
+    lift.at(130.0).expect("entrapment_at_level", 40);
+}
+
+#[test]
 fn a_sensor_stuck_at_yes_through_5_cycles_is_faulty() {
     let mut lift = Lift::parked();
     lift.people(true);

@@ -172,7 +172,8 @@ fn readings_of_one_message_are_judged_at_their_own_times() {
     lift.age = 1.0;
     let run = lift.next(|it| it.car_status = Field::Known(CarStatus::Running));
     lift.send(vec![stop, run]);
-    lift.expect("entrapment_between_floors", 40);
+    let alarm = lift.expect("entrapment_between_floors", 40);
+    assert_eq!((alarm.began, alarm.raised), (moment(20.0), moment(55.0)), "nothing is decided in the past");
 }
 
 #[test]
