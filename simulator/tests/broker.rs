@@ -6,8 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use domain::TerminalId;
-use simulator::{Fault, Fleet, FleetConfig};
+use simulator::{Fault, Fleet, FleetConfig, run};
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 /// A mosquitto of our own, killed when dropped.
 struct Broker(Child);
@@ -37,11 +38,36 @@ async fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+fn free_address() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_goes_as_fast_as_acknowledgements_allow_and_strikes_in_turn() {
+    let address = free_address();
+    let Some(_broker) = Broker::start(address.port()) else {
+        eprintln!("SKIPPED: mosquitto is not installed");
+        return;
+    };
+    let config = FleetConfig {
+        broker: address,
+        terminals: 4,
+        rate: Some(0.0),
+        json: true,
+        duration: Some(Duration::from_secs(3)),
+        ..FleetConfig::default()
+    };
+    let faults = vec![(Fault::SafetyCircuit, Duration::ZERO), (Fault::PowerCut, Duration::from_millis(100))];
+    let report = run(config, faults, true, CancellationToken::new()).await.unwrap();
+    println!("{report}");
+    assert!(report.counters.readings_acked > 1_000 && report.counters.unacked == 0);
+    let struck: Vec<_> = report.truth.iter().map(|one| (one.terminal_id.as_str(), one.fault)).collect();
+    assert_eq!(struck, [("sim-000001", Fault::SafetyCircuit), ("sim-000002", Fault::PowerCut)]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_dies_costs_nothing() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address: SocketAddr = listener.local_addr().unwrap();
-    drop(listener);
+    let address = free_address();
     let Some(broker) = Broker::start(address.port()) else {
         eprintln!("SKIPPED: mosquitto is not installed");
         return;
