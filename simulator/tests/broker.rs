@@ -39,7 +39,8 @@ async fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("a bound socket has an address")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
