@@ -20,6 +20,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use alerting::engine::ThresholdsPatch;
 use domain::Area;
 use figment::Figment;
 use figment::providers::Serialized;
@@ -137,7 +138,7 @@ pub(crate) struct Alerting {
     /// Written beside every decision, together with the version of the rules.
     pub(crate) thresholds_version: u32,
     /// Thresholds that differ from their defaults, by the region they hold for; `000000` is the nation.
-    pub(crate) thresholds: BTreeMap<Area, toml::Table>,
+    pub(crate) thresholds: BTreeMap<Area, ThresholdsPatch>,
 }
 
 /// `[store]`

@@ -1,2 +1,20 @@
-//! Placeholder.
-fn main() {}
+//! `liftwatch`: the one binary. Reads the command line, runs the command, says what went wrong.
+
+mod app;
+mod auth;
+mod cli;
+mod commands;
+mod config;
+mod database;
+mod demo;
+mod dispatch;
+mod logging;
+mod traffic;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    commands::run(cli::Cli::parse())
+}

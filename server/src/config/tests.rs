@@ -143,7 +143,7 @@ fn wrong_values_say_what_is_expected() {
 fn thresholds_go_by_region() {
     let env = [("LIFTWATCH_ALERTING__THRESHOLDS__350102__E1_S", "25")];
     let config = load("[alerting.thresholds.350100]\ne1_s = 20\n", &env).unwrap();
-    let e1_s = |area: &str| config.alerting.thresholds[&area.parse().unwrap()]["e1_s"].as_integer();
+    let e1_s = |area: &str| config.alerting.thresholds[&area.parse().unwrap()].e1_s;
     assert_eq!((e1_s("350100"), e1_s("350102")), (Some(20), Some(25)));
     let wrong = load("[alerting]\n\n[alerting.thresholds.3501]\ne1_s = 20\n", &[]).unwrap_err().to_string();
     assert!(wrong.starts_with("liftwatch.toml:3: 'alerting.thresholds.3501' "), "{wrong}");

@@ -1,0 +1,376 @@
+//! The services of one process: built, joined, supervised, drained in the order of the data.
+//!
+//! Every task has a name and is awaited here; one that ends early ends the process. On a stop the gate reads
+//! no more and waits for the acknowledgements under way; then ingest drains, the rules save their state, and
+//! last the edges that people look at close.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alerting::engine::{Input, Thresholds, ThresholdsBook};
+use alerting::{Alerting, Clock, Handle};
+use anyhow::{Context, anyhow, bail};
+use broker::{Gate, GateConfig, Hub, HubConfig};
+use domain::Receipt;
+use ingest::{Ingest, IngestConfig, IngestMetrics, IngestReceipt, Observed, Sink, Wiring};
+use prometheus_client::registry::Registry as MetricsRegistry;
+use serde::Serialize;
+use store::{Database, Registry, StoreMetrics, Writer};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::TakeAtWord;
+use crate::config::Config;
+use crate::database;
+
+/// A stop that takes longer is ended by force, with exit code 1.
+const STOP_WITHIN: Duration = Duration::from_secs(25);
+/// Messages between the gate and ingest. Full: the gate pauses reading.
+const INBOUND_QUEUE: usize = 8_192;
+
+/// Between two rounds of maintenance of the store.
+const MAINTAIN_EVERY: Duration = Duration::from_mins(1);
+
+/// Where the services listen.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Addresses {
+    /// MQTT.
+    pub(crate) broker: Option<SocketAddr>,
+    /// gRPC.
+    pub(crate) dispatch: Option<SocketAddr>,
+    /// HTTP.
+    pub(crate) web: Option<SocketAddr>,
+}
+
+/// Running totals, for the pages and the demo.
+#[derive(Clone)]
+pub(crate) struct Totals {
+    broker: Arc<broker::Metrics>,
+    ingest: Arc<IngestMetrics>,
+    store: Arc<StoreMetrics>,
+}
+
+impl Totals {
+    /// The totals now.
+    pub(crate) fn figures(&self) -> web::Figures {
+        web::Figures {
+            terminals_connected: u64::try_from(self.broker.connected.get()).unwrap_or(0),
+            readings_received: self.ingest.readings.get(),
+            rows_committed: self.store.rows_stored.get(),
+        }
+    }
+}
+
+/// A running system.
+pub(crate) struct App {
+    addresses: Addresses,
+    totals: Totals,
+    /// Those the data runs through: they end one after the other when the first is stopped.
+    data: Services,
+    /// Those that people and programs look at: they end last.
+    edges: Services,
+    stops: Stops,
+    /// The rules' input where no broker feeds it, so that they do not take it for a stop.
+    unfed: Option<Handle<IngestReceipt>>,
+}
+
+type Services = JoinSet<(&'static str, anyhow::Result<()>)>;
+
+/// One token for each stage of a stop.
+#[derive(Debug, Clone, Default)]
+struct Stops {
+    /// The gate reads no more. Ingest and the rules follow by themselves, when their queues close.
+    gate: CancellationToken,
+    /// The rules stop waiting for a database that stays away.
+    abandon: CancellationToken,
+    /// The pages and the dispatch API close.
+    edges: CancellationToken,
+}
+
+/// Joins ingest to the rules; without them (`services.alerting = false`) there is nobody to wait for.
+struct Rules(Option<Handle<IngestReceipt>>);
+
+impl Sink for Rules {
+    async fn submit(&self, observed: Observed, receipt: IngestReceipt) {
+        let Some(handle) = &self.0 else { return receipt.done() };
+        let input = match observed {
+            Observed::Message { elevator_id, terminal_id, area, arrival, message } => {
+                Input::Message { elevator_id, terminal_id, area, arrival, message }
+            }
+            Observed::Presence { elevator_id, terminal_id, area, arrival, online } => {
+                Input::Presence { elevator_id, terminal_id, area, arrival, online }
+            }
+        };
+        // After a failure of alerting the process ends; until then the terminals are not acknowledged.
+        let _ = handle.submit(input, receipt).await;
+    }
+}
+
+/// Binds one listener, or says which one could not be.
+async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| taken(key, address, &error))
+}
+
+fn taken(key: &str, address: SocketAddr, error: &std::io::Error) -> anyhow::Error {
+    let variable = key.to_uppercase().replace('.', "__");
+    anyhow!(
+        "{key} {address} cannot be listened on ({error}): stop what listens there, or set another address \
+         ({key} in the file, or LIFTWATCH_{variable}; port 0 takes a free one)"
+    )
+}
+
+impl App {
+    /// Builds and starts the services that `config` asks for.
+    pub(crate) async fn start(config: &Config, database_url: &str, dev: bool) -> anyhow::Result<Self> {
+        // Ports first: a mistake there shows at once.
+        let web_listener = match config.services.web {
+            true => Some(bind("web.listen", config.web.listen).await?),
+            false => None,
+        };
+        let dispatch_listener = match config.services.alerting {
+            true => Some(bind("dispatch.listen", config.dispatch.listen).await?),
+            false => None,
+        };
+        let mut metrics = MetricsRegistry::with_prefix("liftwatch");
+        let broker_metrics = broker::Metrics::register(metrics.sub_registry_with_prefix("broker"));
+        let hub = Hub::start(HubConfig::default(), broker_metrics.clone());
+        let (inbound_tx, inbound) = mpsc::channel(INBOUND_QUEUE);
+        let gate = match config.services.broker {
+            true => Some(
+                Gate::bind(
+                    gate_config(config),
+                    Arc::new(TakeAtWord),
+                    inbound_tx,
+                    hub.clone(),
+                    broker_metrics.clone(),
+                )
+                .await
+                .map_err(|error| taken("broker.listen", error.address, &error.source))?,
+            ),
+            false => None,
+        };
+        let addresses = Addresses {
+            broker: gate.as_ref().map(Gate::local_addr),
+            dispatch: dispatch_listener.as_ref().map(TcpListener::local_addr).transpose()?,
+            web: web_listener.as_ref().map(TcpListener::local_addr).transpose()?,
+        };
+
+        let (database, edition) = database::prepare(config, database_url).await?;
+        tracing::info!(?edition, "the database is ready");
+        let stops = Stops::default();
+        let (mut data, mut edges) = (JoinSet::new(), JoinSet::new());
+        let mut handle = None;
+        if let Some(listener) = dispatch_listener {
+            let services = (&mut data, &mut edges);
+            handle = Some(start_alerting(config, &database, listener, &mut metrics, &stops, services).await?);
+        }
+        let totals = Totals {
+            broker: broker_metrics,
+            ingest: Arc::new(IngestMetrics::new(&mut metrics)),
+            store: Arc::new(StoreMetrics::register(&mut metrics)),
+        };
+        let (store_up, store_is_up) = watch::channel(true);
+        if let Some(gate) = gate {
+            let registry = Registry::load(&database).await?;
+            let writers =
+                (0..config.ingest.writers).map(|_| Writer::new(&database, totals.store.clone())).collect();
+            let control = gate.control();
+            let wiring = Wiring {
+                inbound,
+                registry,
+                writers,
+                sink: Rules(handle.take()),
+                hub,
+                arrival_start: database.run_begin(env!("CARGO_PKG_VERSION")).await?,
+                store_up,
+                metrics: totals.ingest.clone(),
+            };
+            let ingest_config = IngestConfig {
+                queue_len: config.ingest.queue_len,
+                batch_messages_max: config.ingest.batch_rows_max,
+                register_unknown: dev,
+            };
+            data.spawn(async move {
+                Ingest::run(ingest_config, wiring).await;
+                ("ingest", Ok(()))
+            });
+            let stop = stops.gate.clone();
+            data.spawn(async move {
+                gate.run(stop).await;
+                ("broker", Ok(()))
+            });
+            let (mut changes, stop) = (store_is_up.clone(), stops.edges.clone());
+            edges.spawn(async move {
+                loop {
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        changed = changes.changed() => match changed {
+                            Ok(()) if *changes.borrow_and_update() => control.store_returned(),
+                            Ok(()) => {}
+                            // Ingest has ended: there is nothing more to tell.
+                            Err(_) => stop.cancelled().await,
+                        },
+                    }
+                }
+                ("store watch", Ok(()))
+            });
+        }
+        let (maintained, stop) = (database.clone(), stops.edges.clone());
+        edges.spawn(async move {
+            maintain(&maintained, stop).await;
+            ("maintenance", Ok(()))
+        });
+        if let Some(listener) = web_listener {
+            let probe = store_is_up;
+            let check = web::Check::new("store", move || match *probe.borrow() {
+                true => Ok(()),
+                false => Err("the database is away; acknowledgements wait".to_owned()),
+            });
+            let web_metrics = web::Metrics::new(&mut metrics);
+            let figures = totals.clone();
+            let state = web::State::new(web::Parts {
+                database: database.clone(),
+                registry: Arc::new(metrics),
+                metrics: web_metrics,
+                checks: vec![check],
+                figures: Arc::new(move || figures.figures()),
+            });
+            let stop = stops.edges.clone();
+            edges.spawn(async move {
+                web::serve(listener, state, stop).await;
+                ("web", Ok(()))
+            });
+        }
+        Ok(Self { addresses, totals, data, edges, stops, unfed: handle })
+    }
+
+    /// Where the services listen.
+    pub(crate) fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Running totals.
+    pub(crate) fn totals(&self) -> Totals {
+        self.totals.clone()
+    }
+
+    /// Serves until `cancel`, or until a service ends by itself; then drains.
+    pub(crate) async fn run(mut self, cancel: CancellationToken) -> anyhow::Result<()> {
+        let early = tokio::select! {
+            () = cancel.cancelled() => None,
+            Some(ended) = self.data.join_next() => Some(ended),
+            Some(ended) = self.edges.join_next() => Some(ended),
+        };
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        tracing::info!("stopping: acknowledgements under way are finished first");
+        let drained = tokio::time::timeout(STOP_WITHIN, self.drain()).await;
+        if let Some(ended) = early {
+            let (name, outcome) = ended.context("a service panicked")?;
+            outcome.with_context(|| format!("{name} failed"))?;
+            bail!("{name} ended by itself");
+        }
+        match drained {
+            Ok(outcome) => outcome?,
+            Err(_) => {
+                bail!("the stop took longer than {STOP_WITHIN:?}; what was not acknowledged comes again")
+            }
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// Gate, ingest, rules: each ends when what feeds it has. Then the edges.
+    async fn drain(self) -> anyhow::Result<()> {
+        let Self { data, edges, stops, unfed, .. } = self;
+        stops.gate.cancel();
+        drop(unfed);
+        let abandon = stops.abandon.clone();
+        let patience = tokio::spawn(async move {
+            tokio::time::sleep(STOP_WITHIN / 2).await;
+            abandon.cancel();
+        });
+        let data = all_ended(data).await;
+        patience.abort();
+        stops.edges.cancel();
+        data.and(all_ended(edges).await)
+    }
+}
+
+/// Waits for all of them; the first failure counts.
+async fn all_ended(mut services: Services) -> anyhow::Result<()> {
+    let mut outcome = Ok(());
+    while let Some(ended) = services.join_next().await {
+        let (name, result) = ended.context("a service panicked")?;
+        tracing::debug!(service = name, "ended");
+        outcome = outcome.and(result.with_context(|| format!("{name} failed")));
+    }
+    outcome
+}
+
+/// Rolls up, drops what is older than is kept; again every minute. Idempotent, and one process at a time.
+async fn maintain(database: &Database, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(MAINTAIN_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        let now = time::OffsetDateTime::now_utc().into();
+        if let Some(Err(error)) = stop.run_until_cancelled(database.maintenance_run(now)).await {
+            tracing::warn!(error = %error, "maintenance of the store failed; it is tried again");
+        }
+    }
+}
+
+fn gate_config(config: &Config) -> GateConfig {
+    GateConfig {
+        listen: config.broker.listen,
+        connections_max: config.broker.connections_max,
+        unacked_max: u16::try_from(config.broker.unacked_max).unwrap_or(u16::MAX),
+        budget_bytes: config.broker.budget_bytes.as_usize(),
+        ..GateConfig::default()
+    }
+}
+
+/// Starts the rules and the dispatch API; gives where inputs go.
+async fn start_alerting(
+    config: &Config,
+    database: &Database,
+    listener: TcpListener,
+    metrics: &mut MetricsRegistry,
+    stops: &Stops,
+    (data, edges): (&mut Services, &mut Services),
+) -> anyhow::Result<Handle<IngestReceipt>> {
+    let settings = alerting::Config {
+        checkpoint_every: Duration::from_millis(config.alerting.checkpoint_ms),
+        thresholds: ThresholdsBook::new(
+            config.alerting.thresholds_version,
+            &Thresholds::default(),
+            &config.alerting.thresholds,
+        ),
+        ..alerting::Config::default()
+    };
+    let (handle, mut running) =
+        Alerting::start(settings, database.clone(), Clock::system(), metrics, stops.abandon.clone())
+            .await
+            .context("the rules do not start")?;
+    let streams = running.streams();
+    let stop = stops.gate.clone();
+    data.spawn(async move {
+        let outcome = tokio::select! {
+            ended = running.ended() => match ended {
+                Ok(task) => Err(anyhow!("its task '{task}' ended by itself")),
+                Err(error) => Err(error.into()),
+            },
+            // Drained when the last input has been given: ingest ends first and lets go of its handle.
+            () = stop.cancelled() => running.drain().await.map_err(Into::into),
+        };
+        ("alerting", outcome)
+    });
+    let stop = stops.edges.clone();
+    edges.spawn(async move {
+        let served = alerting::service::serve(listener, streams, Clock::system(), stop).await;
+        ("dispatch", served.map_err(Into::into))
+    });
+    Ok(handle)
+}

@@ -1,0 +1,75 @@
+//! Which database: the configured one, or the private one that Liftwatch keeps.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use store::local::LocalDatabase;
+use store::{Database, Edition, StoreConfig, StoreError};
+
+use crate::config::Config;
+
+/// The private database as configured.
+fn local(config: &Config) -> LocalDatabase {
+    match &config.database.home {
+        Some(home) => LocalDatabase::new().at(home),
+        None => LocalDatabase::new(),
+    }
+}
+
+/// The configured URL, or that of the private database, started if needed.
+pub(crate) async fn url(config: &Config) -> anyhow::Result<String> {
+    match &config.database.url {
+        Some(url) => Ok(url.clone()),
+        None => up(config).await,
+    }
+}
+
+/// Starts the private database and says on standard error what it does.
+pub(crate) async fn up(config: &Config) -> anyhow::Result<String> {
+    Ok(local(config).up(|step| eprintln!("{step}")).await?)
+}
+
+/// Stops the private database.
+pub(crate) async fn down(config: &Config) -> anyhow::Result<()> {
+    Ok(local(config).down().await?)
+}
+
+/// The URL of the private database, running or not.
+pub(crate) async fn local_url(config: &Config) -> anyhow::Result<String> {
+    Ok(local(config).url().await?)
+}
+
+/// Settings of the store.
+pub(crate) fn store_config(config: &Config) -> StoreConfig {
+    StoreConfig {
+        retention: Duration::from_hours(24 * u64::from(config.store.retention_days)),
+        chunk_interval: Duration::from_hours(u64::from(config.store.chunk_hours)),
+        pool_size: config.database.connections_max,
+        ..StoreConfig::default()
+    }
+}
+
+/// Connects and brings the schema to this version's.
+pub(crate) async fn prepare(config: &Config, url: &str) -> anyhow::Result<(Database, Edition)> {
+    let database = Database::connect_with(url, store_config(config)).await.map_err(explained)?;
+    database.migrate().await.map_err(explained).context("the schema could not be prepared")?;
+    let edition = database.ensure().await.map_err(explained)?;
+    Ok((database, edition))
+}
+
+/// With the way out, where there is one.
+fn explained(error: StoreError) -> anyhow::Error {
+    let no_database = matches!(
+        error,
+        StoreError::Unavailable(_) | StoreError::Timeout(_) | StoreError::Login(_) | StoreError::Url(_)
+    );
+    let error = anyhow::Error::new(error);
+    if no_database {
+        error.context(
+            "no database: set LIFTWATCH_DATABASE__URL (or url under [database]) to a PostgreSQL with TimescaleDB, \
+             or leave it out and Liftwatch keeps a private one",
+        )
+    } else {
+        error
+    }
+}

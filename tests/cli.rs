@@ -1,0 +1,92 @@
+//! What a user sees who gets something wrong, and the commands that need no server.
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use store::testing::TestDatabase;
+
+use crate::harness::{Server, binary};
+
+#[test]
+fn help_teaches() {
+    let (success, out, _) = Server::run(&["--help"]);
+    assert!(success);
+    for word in ["liftwatch demo", "liftwatch serve --dev", "mosquitto_pub", "dispatch watch"] {
+        assert!(out.contains(word), "{word} is missing:\n{out}");
+    }
+    for command in ["serve", "demo", "simulate", "record", "replay", "dispatch", "db", "check-config"] {
+        assert!(Server::run(&[command, "--help"]).0, "{command} --help");
+    }
+}
+
+#[test]
+fn a_wrong_key_is_named_with_its_line_and_the_nearest_right_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("wrong.toml");
+    std::fs::write(&file, "[broker]\nlisten = \"127.0.0.1:0\"\nunackd_max = 5\n").expect("write");
+    let (success, _, error) = Server::run(&["check-config", "--config", file.to_str().expect("UTF-8")]);
+    assert!(!success);
+    assert!(error.contains("unackd_max") && error.contains('3') && error.contains("unacked_max"), "{error}");
+}
+
+#[test]
+fn the_printed_configuration_can_be_read_again() {
+    let (success, out, _) = Server::run(&["print-config"]);
+    assert!(success);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("printed.toml");
+    std::fs::write(&file, out).expect("write");
+    let (success, _, error) = Server::run(&["check-config", "--config", file.to_str().expect("UTF-8")]);
+    assert!(success, "{error}");
+}
+
+#[test]
+fn completions_are_printed() {
+    assert!(Server::run(&["completions", "bash"]).1.contains("_liftwatch"));
+}
+
+fn serve(variables: &[(&str, &str)], arguments: &[&str]) -> String {
+    let output = Command::new(binary())
+        .arg("serve")
+        .args(arguments)
+        .envs(variables.iter().copied())
+        .output()
+        .expect("liftwatch runs");
+    assert!(!output.status.success());
+    String::from_utf8(output.stderr).expect("UTF-8")
+}
+
+#[test]
+fn dev_refuses_a_public_address() {
+    let error = serve(&[("LIFTWATCH_BROKER__LISTEN", "0.0.0.0:1883")], &["--dev"]);
+    assert!(error.contains("broker.listen") && error.contains("loopback"), "{error}");
+}
+
+#[test]
+fn without_dev_there_is_no_broker_yet() {
+    let error = serve(&[], &[]);
+    assert!(error.contains("--dev"), "{error}");
+}
+
+#[test]
+fn a_missing_database_says_how_to_give_one() {
+    let error = serve(&[("LIFTWATCH_DATABASE__URL", "postgres://nobody@127.0.0.1:1/none")], &["--dev"]);
+    assert!(error.contains("LIFTWATCH_DATABASE__URL"), "{error}");
+}
+
+#[tokio::test]
+async fn a_port_in_use_says_which_listener() {
+    let database = TestDatabase::new().await;
+    let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = taken.local_addr().expect("bound").to_string();
+    for listener in ["BROKER", "DISPATCH", "WEB"] {
+        let key = format!("LIFTWATCH_{listener}__LISTEN");
+        let mut variables = vec![("LIFTWATCH_DATABASE__URL", database.url())];
+        let free = ["LIFTWATCH_BROKER__LISTEN", "LIFTWATCH_DISPATCH__LISTEN", "LIFTWATCH_WEB__LISTEN"];
+        variables.extend(free.iter().map(|name| (*name, "127.0.0.1:0")).filter(|(name, _)| *name != key));
+        variables.push((&key, &address));
+        let error = serve(&variables, &["--dev"]);
+        let name = format!("{}.listen", listener.to_lowercase());
+        assert!(error.contains(&name) && error.contains(&address), "{error}");
+    }
+}

@@ -1,0 +1,9 @@
+//! End-to-end and fault tests: real `liftwatch` processes, the real TimescaleDB, foreign MQTT clients.
+
+mod alarms;
+mod cli;
+mod faults;
+
+mod harness;
+mod ingest;
+mod tidy;
