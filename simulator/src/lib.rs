@@ -11,6 +11,7 @@ mod lift;
 mod motion;
 pub mod mqtt;
 pub mod outbox;
+pub mod recording;
 mod report;
 mod session;
 mod simulate;
