@@ -156,7 +156,7 @@ async fn health_is_answered_on_both_ports() {
     assert_eq!(server.get("/livez").await.0, 200);
     assert_eq!(server.get("/readyz").await.0, 200);
     let (status, metrics) = server.get("/metrics").await;
-    assert!(status == 200 && metrics.contains("ingest_rows_stored_total"), "{metrics}");
+    assert!(status == 200 && metrics.contains("liftwatch_store_rows_stored_total"), "{metrics}");
     let channel = Channel::from_shared(format!("http://{}", server.addresses.dispatch))
         .expect("an address")
         .timeout(Duration::from_secs(10))

@@ -36,9 +36,9 @@ async fn reconcile(url: &str, report: &FleetReport) {
     assert_eq!(report.counters.unacked, 0, "everything was acknowledged in the end: {report}");
     let mut connection = sqlx::PgConnection::connect(url).await.expect("connect");
     let rows: Vec<(String, i64, i64)> = sqlx::query_as(
-        "SELECT terminal_id, boot::bigint, seq
+        "SELECT terminal_id, boot, seq
          FROM telemetry
-         JOIN source ON source.id = telemetry.source",
+         JOIN source USING (source)",
     )
     .fetch_all(&mut connection)
     .await

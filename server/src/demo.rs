@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use domain::{Alarm, AlarmChange, AlarmEvent, Severity, Timestamp};
 use indicatif::{ProgressBar, ProgressStyle};
 use proto::dispatch::v1::watch_response;
+use simulator::terminal::Kind;
 use simulator::{Fault, Fleet, FleetConfig, FleetReport};
 use store::local::LocalDatabase;
 use store::{Database, ScratchDatabase, StoreConfig};
@@ -266,16 +267,15 @@ async fn verdict(
     began: Instant,
 ) -> anyhow::Result<ExitCode> {
     let database = Database::connect_with(url, StoreConfig::default()).await?;
-    let rows = u64::try_from(database.reading_count().await?).unwrap_or(0);
+    let rows = database.reading_count().await?;
     let quarantined = database.counts().await?.quarantined;
     database.close().await;
+    let readings = report.acked.iter().filter(|entry| entry.kind == Kind::Telemetry);
+    let acked: i64 = readings.map(|entry| entry.last_seq - entry.first_seq + 1).sum();
     let checks = [
         (
-            format!(
-                "{} readings acknowledged, {rows} rows, {quarantined} quarantined",
-                report.counters.readings_acked
-            ),
-            report.counters.readings_acked == rows && quarantined == 0,
+            format!("{acked} readings acknowledged, {rows} rows, {quarantined} quarantined"),
+            acked == rows && acked > 0 && quarantined == 0,
         ),
         (
             format!("{} messages left without acknowledgement", report.counters.unacked),

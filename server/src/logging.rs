@@ -11,7 +11,8 @@ use crate::config::LogFormat;
 pub(crate) fn start(format: LogFormat, level: &str) -> anyhow::Result<()> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(text)?,
-        _ => EnvFilter::try_new(level)?,
+        // The libraries' own chatter first, so that `level` may still ask for it.
+        _ => EnvFilter::try_new(format!("rumqttd=warn,sqlx=warn,{level}"))?,
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let json = match format {
