@@ -1,10 +1,10 @@
 //! The command line: what can be asked, and who answers.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use simulator::Rate;
 
 /// Watches elevators and gets trapped people out fast.
 ///
@@ -92,21 +92,22 @@ pub(crate) enum FormatArg {
 #[derive(Debug, Args)]
 pub(crate) struct SimulateArgs {
     /// The broker
-    #[arg(long, default_value = "127.0.0.1:1883")]
-    pub(crate) broker: SocketAddr,
+    #[arg(long, default_value = "127.0.0.1:1883", value_name = "HOST:PORT")]
+    pub(crate) broker: String,
     /// Simulated elevators, a terminal each
     #[arg(long, default_value_t = 100)]
-    pub(crate) terminals: u32,
-    /// Readings per second over the whole fleet; without it, readings come on change as from real lifts
-    #[arg(long, value_name = "PER_SECOND")]
-    pub(crate) rate: Option<f64>,
+    pub(crate) terminals: usize,
+    /// Messages per second over the whole fleet; or on-change, as from real lifts; or unlimited
+    #[arg(long, default_value = "on-change")]
+    pub(crate) rate: Rate,
     /// How long; without it, until Ctrl-C
     #[arg(long, value_parser = duration, value_name = "TIME")]
     pub(crate) duration: Option<Duration>,
-    /// Faults to inject, comma-separated: KIND or KIND@SECONDS (entrapment, entrapment_at_level, button,
-    /// nuisance, power_cut, safety_circuit, unintended_movement)
-    #[arg(long, value_delimiter = ',', value_name = "FAULT")]
-    pub(crate) faults: Vec<String>,
+    /// Faults to stage, such as entrapment_between_floors@10,power_cut*5: kinds with an optional count and an
+    /// optional second of the run. Kinds: entrapment_between_floors, entrapment_at_level, button_press,
+    /// nuisance_press, power_cut, safety_circuit_open, unintended_movement, door_reclose
+    #[arg(long, default_value = "", value_name = "PLAN")]
+    pub(crate) faults: String,
     /// Same seed, same fleet
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -115,12 +116,12 @@ pub(crate) struct SimulateArgs {
     pub(crate) areas: Vec<domain::Area>,
     /// Unacknowledged messages per terminal
     #[arg(long, default_value_t = 20)]
-    pub(crate) window: u16,
+    pub(crate) window: usize,
     /// Payload format
     #[arg(long, value_enum, default_value = "protobuf")]
     pub(crate) format: FormatArg,
     /// Terminal ids begin with this
-    #[arg(long, default_value = "sim")]
+    #[arg(long, default_value = "sim-")]
     pub(crate) prefix: String,
     /// Write every acknowledged (terminal, boot, seq) here
     #[arg(long, value_name = "FILE")]
@@ -138,8 +139,8 @@ pub(crate) struct RecordArgs {
     /// The recording to write
     pub(crate) file: PathBuf,
     /// The broker
-    #[arg(long, default_value = "127.0.0.1:1883")]
-    pub(crate) broker: SocketAddr,
+    #[arg(long, default_value = "127.0.0.1:1883", value_name = "HOST:PORT")]
+    pub(crate) broker: String,
     /// What to record
     #[arg(long, default_value = "lift/v1/#")]
     pub(crate) filter: String,
@@ -153,8 +154,8 @@ pub(crate) struct ReplayArgs {
     /// The recording
     pub(crate) file: PathBuf,
     /// The broker
-    #[arg(long, default_value = "127.0.0.1:1883")]
-    pub(crate) broker: SocketAddr,
+    #[arg(long, default_value = "127.0.0.1:1883", value_name = "HOST:PORT")]
+    pub(crate) broker: String,
     /// Times the recorded speed; 0 means as fast as it is acknowledged
     #[arg(long, default_value_t = 1.0)]
     pub(crate) speed: f64,

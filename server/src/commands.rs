@@ -44,11 +44,11 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Record(arguments) => {
             quiet_log()?;
-            anyhow::bail!("not yet {arguments:?}");
+            traffic::record(arguments, stop_on_signal()?).await?;
         }
         Command::Replay(arguments) => {
             quiet_log()?;
-            anyhow::bail!("not yet {arguments:?}");
+            traffic::replay(arguments, stop_on_signal()?).await?;
         }
         Command::Dispatch(command) => dispatch_command(command).await?,
         Command::Db(command) => db(command).await?,

@@ -1,7 +1,9 @@
 //! `liftwatch demo`: the whole system at work, in one process, on free loopback ports and a database of its
 //! own that is dropped at the end.
 
+use std::collections::HashSet;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -9,8 +11,7 @@ use anyhow::{Context, bail};
 use domain::{Alarm, AlarmChange, AlarmEvent, Severity, Timestamp};
 use indicatif::{ProgressBar, ProgressStyle};
 use proto::dispatch::v1::watch_response;
-use simulator::terminal::Kind;
-use simulator::{Fault, Fleet, FleetConfig, FleetReport};
+use simulator::{Fault, FaultKind, Fleet, FleetConfig, FleetHandle, FleetReport, Rate};
 use store::local::LocalDatabase;
 use store::{Database, ScratchDatabase, StoreConfig};
 use time::OffsetDateTime;
@@ -24,6 +25,8 @@ use crate::{dispatch, logging};
 
 /// How long anything of the demo may take.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// Terminal ids of the fleet begin with this.
+const PREFIX: &str = "sim-";
 /// The elevator whose controller reports an S1 fault: what needs no timer shows the delay of the path.
 const FAULTY: usize = 0;
 /// The elevator that traps its passengers.
@@ -69,16 +72,19 @@ async fn play(
     let stop = CancellationToken::new();
     let serving = tokio::spawn(app.run(stop.clone()));
     let mut dispatcher = Dispatcher::connect(&dispatch_at.to_string()).await?;
+    let ledger = tempfile::NamedTempFile::new().context("no temporary file for the ledger")?;
     let fleet_config = FleetConfig {
-        broker,
-        terminals: arguments.terminals,
+        target: broker.to_string(),
+        terminals: arguments.terminals as usize,
         // A reading from each elevator every two seconds: a city of this size on a busy morning.
-        rate: Some(f64::from(arguments.terminals) / 2.0),
-        connect_per_s: 500,
-        keep_ledger: arguments.check,
+        rate: Rate::PerSecond(f64::from(arguments.terminals) / 2.0),
+        connects_per_second: 500.0,
+        acked_file: Some(ledger.path().to_owned()),
+        drain: Duration::from_secs(20),
+        traffic: 20.0,
         ..FleetConfig::default()
     };
-    let fleet = Fleet::start(fleet_config)?;
+    let fleet = Fleet::start(fleet_config).await?;
     let line = ProgressBar::new_spinner()
         .with_style(ProgressStyle::with_template("{spinner} {msg}").context("a progress line")?);
     let scene = scene(arguments, &fleet, &totals, &mut dispatcher, &line, cancel);
@@ -100,7 +106,7 @@ async fn play(
         line.finish_and_clear();
     }
     say("stopping: the fleet sends what it still holds, then the services drain");
-    let report = fleet.stop(Duration::from_secs(20)).await?;
+    let report = fleet.stop().await;
     let alarms = dispatcher.entrapments();
     drop(dispatcher);
     stop.cancel();
@@ -110,7 +116,7 @@ async fn play(
     if !arguments.check {
         return Ok(ExitCode::SUCCESS);
     }
-    verdict(url, &report, &seen, alarms, began).await
+    verdict(url, &report, ledger.path(), &seen, alarms, began).await
 }
 
 /// What the scene has shown.
@@ -122,7 +128,7 @@ struct Seen {
 /// Fleet up, one S1 fault, one entrapment, one acknowledgement.
 async fn scene(
     arguments: &DemoArgs,
-    fleet: &Fleet,
+    fleet: &FleetHandle,
     totals: &Totals,
     dispatcher: &mut Dispatcher,
     line: &ProgressBar,
@@ -139,29 +145,37 @@ async fn scene(
     let quiet = CancellationToken::new();
     let _ = tokio::time::timeout(Duration::from_secs(2), show_counts(fleet, totals, line, &quiet)).await;
 
-    let faulty = fleet.terminal_id(FAULTY).context("a fleet of two or more")?;
-    line.suspend(|| say(&format!("{faulty}: the controller reports unintended car movement (S1)")));
-    let injected = Instant::now();
-    fleet.inject(FAULTY, Fault::UnintendedMovement)?;
-    let (_, at) = dispatcher.raised(faulty.as_str(), "unintended_movement").await?;
-    let path_ms = at.duration_since(injected).as_secs_f64() * 1000.0;
-    line.suspend(|| say(&format!("  on the dispatcher's stream {path_ms:.1} ms after the fault, committed")));
+    let faulty = simulator::fleet::terminal_name(PREFIX, FAULTY);
+    line.suspend(|| say(&format!("{faulty}: the car will creep out of a landing with its door open: an S1 fault that needs no timer")));
+    fleet.inject(FAULTY, Fault::new(FaultKind::UnintendedMovement));
+    let (event, at) = dispatcher.raised(&faulty, "unintended_movement").await?;
+    let path = seen_at(at).since(event.alarm.began);
+    line.suspend(|| {
+        let path_ms = path.as_secs_f64() * 1000.0;
+        say(&format!("  on the dispatcher's stream {path_ms:.1} ms after the fault, committed"));
+    });
 
-    let trapping = fleet.terminal_id(TRAPPING).context("a fleet of two or more")?;
-    line.suspend(|| say(&format!("{trapping}: stops between two floors with people inside")));
-    let injected = Instant::now();
-    fleet.inject(TRAPPING, Fault::EntrapmentBetweenFloors)?;
-    let waiting = dispatcher.raised(trapping.as_str(), "entrapment_between_floors");
+    let trapping = simulator::fleet::terminal_name(PREFIX, TRAPPING);
+    line.suspend(|| {
+        say(&format!(
+            "{trapping}: the brake will fall in between two floors as soon as the car runs with people"
+        ));
+    });
+    fleet
+        .inject(TRAPPING, Fault::new(FaultKind::EntrapmentBetweenFloors).with_device_code().until_released());
+    let waiting = dispatcher.raised(&trapping, "entrapment_between_floors");
     let (event, at) = tokio::select! {
         raised = waiting => raised?,
         () = show_counts(fleet, totals, line, cancel) => bail!("interrupted"),
     };
-    let seconds = at.duration_since(injected).as_secs_f64();
-    let decided = Timestamp::from(OffsetDateTime::now_utc()).since(event.at);
+    let now = seen_at(at);
+    let stopped =
+        fleet.truths().iter().find(|truth| truth.terminal.as_str() == trapping).map(|truth| truth.begin);
     line.suspend(|| -> anyhow::Result<()> {
         say(&format!(
-            "the dispatcher sees, {seconds:.3} s after the fault began and {:.1} ms after the rule decided:",
-            decided.as_secs_f64() * 1000.0
+            "the dispatcher sees, {:.1} s after the car stopped and {:.1} ms after the rule decided:",
+            stopped.map_or(0.0, |stopped| now.since(stopped).as_secs_f64()),
+            now.since(event.at).as_secs_f64() * 1000.0
         ));
         println!("#{} {} {}", event.no.unwrap_or(0), event.at, event.change);
         dispatch::show_alarm(&event.alarm, false)
@@ -170,8 +184,13 @@ async fn scene(
     let (no, _) =
         dispatch::acknowledge(&mut dispatcher.client, &alarm_id, "demo dispatcher", None, "").await?;
     line.suspend(|| say(&format!("acknowledged as #{no}; its re-sending stops")));
-    fleet.release(TRAPPING)?;
+    fleet.release(TRAPPING);
     Ok(Seen { entrapment: event.alarm, acknowledged_no: no })
+}
+
+/// The wall clock at this instant.
+fn seen_at(at: Instant) -> Timestamp {
+    Timestamp::from(OffsetDateTime::now_utc()).minus(at.elapsed())
 }
 
 /// A dispatch centre: its stream is read by a task, so that nothing waits for the printing.
@@ -239,7 +258,7 @@ impl Dispatcher {
 }
 
 /// Shows the counts until cancelled.
-async fn show_counts(fleet: &Fleet, totals: &Totals, line: &ProgressBar, cancel: &CancellationToken) {
+async fn show_counts(fleet: &FleetHandle, totals: &Totals, line: &ProgressBar, cancel: &CancellationToken) {
     loop {
         show(fleet, totals, line);
         tokio::select! {
@@ -249,11 +268,11 @@ async fn show_counts(fleet: &Fleet, totals: &Totals, line: &ProgressBar, cancel:
     }
 }
 
-fn show(fleet: &Fleet, totals: &Totals, line: &ProgressBar) {
+fn show(fleet: &FleetHandle, totals: &Totals, line: &ProgressBar) {
     let (sent, seen) = (fleet.counters(), totals.figures());
     line.set_message(format!(
         "{} connected, {} readings sent, {} acknowledged, {} rows committed",
-        seen.terminals_connected, sent.readings_sent, sent.readings_acked, seen.rows_committed
+        seen.terminals_connected, sent.items_sent, sent.items_acked, seen.rows_committed
     ));
     line.tick();
 }
@@ -262,6 +281,7 @@ fn show(fleet: &Fleet, totals: &Totals, line: &ProgressBar) {
 async fn verdict(
     url: &str,
     report: &FleetReport,
+    ledger: &Path,
     seen: &Seen,
     entrapments: usize,
     began: Instant,
@@ -270,17 +290,15 @@ async fn verdict(
     let rows = database.reading_count().await?;
     let quarantined = database.counts().await?.quarantined;
     database.close().await;
-    let readings = report.acked.iter().filter(|entry| entry.kind == Kind::Telemetry);
-    let acked: i64 = readings.map(|entry| entry.last_seq - entry.first_seq + 1).sum();
+    let ledger = std::fs::read_to_string(ledger).context("the ledger cannot be read")?;
+    let readings: HashSet<_> = ledger.lines().filter(|line| line.ends_with(",telemetry")).collect();
+    let acked = readings.len() as i64;
     let checks = [
         (
             format!("{acked} readings acknowledged, {rows} rows, {quarantined} quarantined"),
             acked == rows && acked > 0 && quarantined == 0,
         ),
-        (
-            format!("{} messages left without acknowledgement", report.counters.unacked),
-            report.counters.unacked == 0,
-        ),
+        (format!("{} messages left without acknowledgement", report.unacked), report.unacked == 0),
         (format!("the entrapment was raised {entrapments} time(s)"), entrapments == 1),
         (
             format!(

@@ -2,45 +2,36 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
-use simulator::{Fault, FleetConfig};
+use indicatif::ProgressBar;
+use simulator::{FleetConfig, Format, RecordOptions, ReplayOptions, SimulateOptions, parse_plan};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{FormatArg, SimulateArgs};
+use crate::cli::{FormatArg, RecordArgs, ReplayArgs, SimulateArgs};
 
-/// When the first fault without a time of its own begins.
-const FIRST_FAULT: Duration = Duration::from_secs(5);
-
-/// `KIND` or `KIND@SECONDS`.
-fn fault(text: &str) -> anyhow::Result<(Fault, Duration)> {
-    let (kind, after) = match text.split_once('@') {
-        Some((kind, seconds)) => {
-            let seconds = seconds.trim_end_matches('s').parse::<f64>();
-            let after = seconds.ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-            (kind, after.with_context(|| format!("'{text}': write KIND@SECONDS, as in entrapment@5"))?)
-        }
-        None => (text, FIRST_FAULT),
-    };
-    Ok((kind.parse()?, after))
-}
+/// Over which faults without a time of their own are spread, where the run has no end.
+const SPREAD: Duration = Duration::from_mins(1);
 
 pub(crate) async fn simulate(arguments: SimulateArgs, cancel: CancellationToken) -> anyhow::Result<()> {
-    let faults = arguments.faults.iter().map(|text| fault(text)).collect::<anyhow::Result<Vec<_>>>()?;
-    let config = FleetConfig {
-        broker: arguments.broker,
+    let spread = arguments.duration.unwrap_or(SPREAD);
+    let fleet = FleetConfig {
+        target: arguments.broker,
         terminals: arguments.terminals,
         rate: arguments.rate,
         duration: arguments.duration,
         seed: arguments.seed,
+        faults: parse_plan(&arguments.faults, arguments.terminals, spread)?,
         areas: arguments.areas,
         window: arguments.window,
-        json: matches!(arguments.format, FormatArg::Json),
+        format: match arguments.format {
+            FormatArg::Protobuf => Format::Protobuf,
+            FormatArg::Json => Format::Json,
+        },
         prefix: arguments.prefix,
         acked_file: arguments.acked,
-        truth_file: arguments.truth,
         ..FleetConfig::default()
     };
-    let report = simulator::run(config, faults, true, cancel).await?;
+    let options = SimulateOptions { fleet, truth_file: arguments.truth, quiet: arguments.json };
+    let report = simulator::run(options, cancel).await?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -49,15 +40,46 @@ pub(crate) async fn simulate(arguments: SimulateArgs, cancel: CancellationToken)
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A line on standard error that moves; nothing where that is no terminal.
+fn line() -> ProgressBar {
+    let line = ProgressBar::new_spinner();
+    line.enable_steady_tick(Duration::from_millis(500));
+    line
+}
 
-    #[test]
-    fn faults_have_a_kind_and_a_time() {
-        assert_eq!(fault("button@1.5").unwrap(), (Fault::AlarmButton, Duration::from_millis(1500)));
-        assert_eq!(fault("entrapment").unwrap().1, FIRST_FAULT);
-        assert!(fault("entrapment@soon").unwrap_err().to_string().contains("SECONDS"));
-        assert!(fault("gremlin").is_err());
+pub(crate) async fn record(arguments: RecordArgs, cancel: CancellationToken) -> anyhow::Result<()> {
+    let mut options = RecordOptions::new(arguments.broker, arguments.file);
+    options.filter = arguments.filter;
+    let stop = cancel.child_token();
+    if let Some(duration) = arguments.duration {
+        let ended = stop.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(duration).await;
+            ended.cancel();
+        });
     }
+    let line = line();
+    let report = simulator::record(&options, |now| line.set_message(now.to_string()), &stop).await?;
+    line.finish_and_clear();
+    println!("{}: {report}", options.file.display());
+    Ok(())
+}
+
+pub(crate) async fn replay(arguments: ReplayArgs, cancel: CancellationToken) -> anyhow::Result<()> {
+    let mut options = ReplayOptions::new(arguments.file, arguments.broker);
+    options.speed = arguments.speed;
+    let line = line();
+    let report = simulator::replay(&options, |now| line.set_message(now.to_string()), &cancel).await?;
+    line.finish_and_clear();
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("{report}");
+    }
+    anyhow::ensure!(
+        report.unacked == 0 || cancel.is_cancelled(),
+        "{} messages were not acknowledged",
+        report.unacked
+    );
+    Ok(())
 }

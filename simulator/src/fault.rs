@@ -1,125 +1,201 @@
-//! What can be done to a lift, and what an observer who knows the truth expects of it.
+//! What can go wrong with a simulated lift, and the ground truth of it: what happened when, and which alarm a
+//! perfect system would raise. Alarm quality is measured against this list, never against our own rules.
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use domain::{TerminalId, Timestamp};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-/// Something that goes wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Fault {
-    /// People in the car, which stops between floors and stays there. The controller reports it too.
+/// The kinds of trouble that can be staged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    /// The brake falls in between floors with people in the car.
     EntrapmentBetweenFloors,
-    /// People in the car, which stops at a floor and does not open. Nothing is reported but the state.
+    /// The car arrives with people, and the door stays shut.
     EntrapmentAtLevel,
-    /// The alarm button, pressed for 6 s behind closed doors.
-    AlarmButton,
-    /// The alarm button, pressed for 4 s while the doors stand open at a floor.
+    /// Somebody in a closed, standing car holds the alarm button.
+    ButtonPress,
+    /// Somebody presses the alarm button with the door open at a landing.
     NuisancePress,
-    /// Mains power goes; the brake falls in.
+    /// The mains fail, wherever the car is.
     PowerCut,
-    /// The safety circuit opens; the brake falls in.
-    SafetyCircuit,
-    /// The controller reports unintended car movement for 20 s.
+    /// The safety circuit opens during a run with people.
+    SafetyCircuitOpen,
+    /// The car creeps out of the landing with its door open; an S1 fault of the controller.
     UnintendedMovement,
+    /// Something in the sill makes the door open again four times. Nothing to raise.
+    DoorReclose,
 }
 
-/// A text names no fault.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "no fault is called '{0}': entrapment, entrapment_at_level, button, nuisance, power_cut, \
-     safety_circuit, unintended_movement"
-)]
-pub struct ParseFaultError(String);
-
-impl Fault {
-    /// Every fault.
-    pub const ALL: [Fault; 7] = [
-        Fault::EntrapmentBetweenFloors,
-        Fault::EntrapmentAtLevel,
-        Fault::AlarmButton,
-        Fault::NuisancePress,
-        Fault::PowerCut,
-        Fault::SafetyCircuit,
-        Fault::UnintendedMovement,
+impl FaultKind {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::EntrapmentBetweenFloors,
+        Self::EntrapmentAtLevel,
+        Self::ButtonPress,
+        Self::NuisancePress,
+        Self::PowerCut,
+        Self::SafetyCircuitOpen,
+        Self::UnintendedMovement,
+        Self::DoorReclose,
     ];
 
-    /// Its name on the command line.
-    pub const fn name(self) -> &'static str {
+    /// Its name on the command line and in the ground truth.
+    pub const fn slug(self) -> &'static str {
         match self {
-            Fault::EntrapmentBetweenFloors => "entrapment",
-            Fault::EntrapmentAtLevel => "entrapment_at_level",
-            Fault::AlarmButton => "button",
-            Fault::NuisancePress => "nuisance",
-            Fault::PowerCut => "power_cut",
-            Fault::SafetyCircuit => "safety_circuit",
-            Fault::UnintendedMovement => "unintended_movement",
+            Self::EntrapmentBetweenFloors => "entrapment_between_floors",
+            Self::EntrapmentAtLevel => "entrapment_at_level",
+            Self::ButtonPress => "button_press",
+            Self::NuisancePress => "nuisance_press",
+            Self::PowerCut => "power_cut",
+            Self::SafetyCircuitOpen => "safety_circuit_open",
+            Self::UnintendedMovement => "unintended_movement",
+            Self::DoorReclose => "door_reclose",
         }
     }
 
-    /// The slug of the alarm that a good observer raises for it.
-    pub const fn expected(self) -> &'static str {
-        match self {
-            Fault::EntrapmentBetweenFloors => "entrapment_between_floors",
-            Fault::EntrapmentAtLevel => "entrapment_at_level",
-            Fault::AlarmButton => "alarm_button",
-            Fault::NuisancePress => "nuisance_call",
-            Fault::PowerCut => "power_off",
-            Fault::SafetyCircuit => "safety_circuit_open",
-            Fault::UnintendedMovement => "unintended_movement",
-        }
-    }
-
-    /// The code its controller or terminal reports, if it does.
-    pub const fn code(self) -> Option<&'static str> {
-        match self {
-            Fault::EntrapmentBetweenFloors => Some("entrapment_between_floors"),
-            Fault::EntrapmentAtLevel => None,
-            Fault::AlarmButton | Fault::NuisancePress => Some("alarm_button"),
-            Fault::PowerCut => Some("power_off"),
-            Fault::SafetyCircuit => Some("safety_circuit_open"),
-            Fault::UnintendedMovement => Some("unintended_movement"),
-        }
+    /// Whether it can only strike a car that runs with people.
+    pub const fn needs_passengers(self) -> bool {
+        matches!(self, Self::EntrapmentBetweenFloors | Self::EntrapmentAtLevel | Self::SafetyCircuitOpen)
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for FaultKind {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(self.name())
+        out.write_str(self.slug())
     }
 }
 
-impl FromStr for Fault {
+/// A fault plan on the command line cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseFaultError {
+    /// No such kind.
+    #[error("unknown fault '{0}'; known are {known}", known = FaultKind::ALL.map(FaultKind::slug).join(", "))]
+    Kind(String),
+    /// The part after `*` or `@`.
+    #[error("'{0}' is not of the form kind, kind*count, kind@seconds or kind*count@seconds")]
+    Form(String),
+}
+
+impl FromStr for FaultKind {
     type Err = ParseFaultError;
     fn from_str(text: &str) -> Result<Self, ParseFaultError> {
-        let named = Self::ALL.into_iter().find(|fault| fault.name() == text);
-        named.ok_or_else(|| ParseFaultError(text.to_owned()))
+        let found = Self::ALL.into_iter().find(|kind| kind.slug() == text);
+        found.ok_or_else(|| ParseFaultError::Kind(text.to_owned()))
     }
 }
 
-impl Serialize for Fault {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
+/// One fault to stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// What goes wrong.
+    pub kind: FaultKind,
+    /// How long it lasts before the rescuers come; `None`: until released by hand. A button is held this
+    /// long.
+    pub hold: Option<Duration>,
+    /// The terminal recognises an entrapment by itself and sends its code 2 s after the car stands
+    /// (evidence for rule E3).
+    pub device_code: bool,
+    /// The people shut in press the alarm button 10 s after the car stands (evidence for rule E4).
+    pub button: bool,
+}
+
+impl Fault {
+    /// A fault that lasts a usual time: 15 minutes for entrapments, 6 s for a button.
+    pub fn new(kind: FaultKind) -> Self {
+        let hold = match kind {
+            FaultKind::ButtonPress => Duration::from_secs(6),
+            FaultKind::NuisancePress => Duration::from_secs(4),
+            FaultKind::DoorReclose => Duration::ZERO,
+            _ => Duration::from_mins(15),
+        };
+        Self { kind, hold: Some(hold), device_code: false, button: false }
+    }
+
+    /// Lasts `hold`.
+    #[must_use]
+    pub fn lasting(self, hold: Duration) -> Self {
+        Self { hold: Some(hold), ..self }
+    }
+
+    /// Lasts until it is released by hand.
+    #[must_use]
+    pub fn until_released(self) -> Self {
+        Self { hold: None, ..self }
+    }
+
+    /// The terminal reports the entrapment itself.
+    #[must_use]
+    pub fn with_device_code(self) -> Self {
+        Self { device_code: true, ..self }
+    }
+
+    /// The people shut in press the button.
+    #[must_use]
+    pub fn with_button(self) -> Self {
+        Self { button: true, ..self }
     }
 }
 
-/// What really happened: the yardstick for the alarms raised.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// What really happened at a lift. The simulator knows; the rules must find out.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Truth {
-    /// The terminal of the lift.
-    pub terminal_id: TerminalId,
-    /// What was done.
+    /// The terminal that watches the lift.
+    pub terminal: TerminalId,
+    /// What was staged.
+    pub fault: FaultKind,
+    /// When it began: the car stood, the button went down, the mains failed.
+    pub begin: Timestamp,
+    /// When it was over: people out, power back, button up. `None`: not yet.
+    pub end: Option<Timestamp>,
+    /// People in the car at the begin.
+    pub people: u8,
+    /// The kind of alarm a perfect system raises; `None`: it stays silent.
+    pub expected: Option<&'static str>,
+}
+
+/// A fault with its place and time in the run of a fleet.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PlannedFault {
+    /// Index of the terminal in the fleet.
+    pub terminal: usize,
+    /// How long after the start.
+    pub after: Duration,
+    /// What.
     pub fault: Fault,
-    /// When it began in the lift (not when it was ordered), by the clock of the terminal.
-    pub began: Timestamp,
-    /// When it ended, if it has.
-    pub ended: Option<Timestamp>,
-    /// Whether somebody was in the car then.
-    pub people: bool,
-    /// Slug of the alarm expected. A power cut or an open safety circuit with people in the car and the
-    /// doors not open is an entrapment beside it.
-    pub expected: &'static str,
+}
+
+/// Reads a plan such as `entrapment_between_floors@10,power_cut*5`: kinds with an optional count and an
+/// optional second of the run; without a second they are spread over `duration`. Terminals are spread over
+/// the fleet.
+pub fn parse_plan(
+    text: &str,
+    terminals: usize,
+    duration: Duration,
+) -> Result<Vec<PlannedFault>, ParseFaultError> {
+    let mut wanted = Vec::new();
+    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+        let form = || ParseFaultError::Form(item.to_owned());
+        let (head, at) = item.split_once('@').map_or((item, None), |(head, at)| (head, Some(at)));
+        let at: Option<f64> = at.map(str::parse).transpose().map_err(|_| form())?;
+        let at = at.map(Duration::try_from_secs_f64).transpose().map_err(|_| form())?;
+        let (kind, count) = head.split_once('*').map_or((head, Ok(1)), |(kind, n)| (kind, n.parse()));
+        let count: usize = count.map_err(|_| form())?;
+        // More faults than terminals make no sense, and a typing slip must not fill the memory.
+        for _ in 0..count.min(terminals) {
+            wanted.push((kind.parse::<FaultKind>()?, at));
+        }
+    }
+    let total = wanted.len().max(1);
+    let planned = wanted.into_iter().enumerate().map(|(index, (kind, at))| PlannedFault {
+        terminal: index * terminals / total,
+        after: at.unwrap_or_else(|| duration.mul_f64((index as f64 + 0.5) / total as f64 * 0.6)),
+        fault: Fault::new(kind),
+    });
+    Ok(planned.collect())
 }
 
 #[cfg(test)]
@@ -127,12 +203,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_fault_is_named_and_expects_a_kind_of_the_taxonomy() {
-        for fault in Fault::ALL {
-            assert_eq!(fault.name().parse(), Ok(fault));
-            assert!(domain::fault_by_slug(fault.expected()).is_some(), "{fault}");
-            assert!(fault.code().is_none_or(|code| domain::Code::canonical(code).is_some()), "{fault}");
+    fn a_plan_is_read_and_spread() {
+        let minute = Duration::from_mins(1);
+        let plan = parse_plan("entrapment_between_floors@10, power_cut*3", 100, minute).unwrap();
+        assert_eq!(plan.len(), 4);
+        assert_eq!((plan[0].terminal, plan[0].after), (0, Duration::from_secs(10)));
+        assert_eq!(plan.iter().map(|one| one.terminal).collect::<Vec<_>>(), [0, 25, 50, 75]);
+        assert!(plan.iter().all(|one| one.after < minute));
+        assert_eq!(parse_plan("", 10, minute), Ok(vec![]));
+    }
+
+    #[test]
+    fn slips_are_named() {
+        let minute = Duration::from_mins(1);
+        let error = parse_plan("entrapmant", 1, minute).unwrap_err().to_string();
+        assert!(
+            error.starts_with("unknown fault 'entrapmant'; known are entrapment_between_floors"),
+            "{error}"
+        );
+        for bad in ["power_cut*x", "power_cut@soon", "power_cut@-1", "power_cut@nan"] {
+            assert_eq!(parse_plan(bad, 1, minute), Err(ParseFaultError::Form(bad.into())));
         }
-        assert!("fire".parse::<Fault>().is_err());
     }
 }

@@ -1,25 +1,26 @@
-//! Lifts that do not exist, behind terminals that do speak: load, faults and the truth about them.
+//! Simulated lifts and terminals that speak real MQTT, and recordings of what a broker received.
 //!
-//! Owns the physical model of a lift ([`Lift`]), the behaviour of a terminal ([`terminal`], [`outbox`]), and
-//! a fleet of them over real MQTT connections ([`Fleet`]). Promises: everything but [`mqtt`] and [`Fleet`] is
-//! pure; the same seed gives the same lifts; an item is counted as acknowledged only when its PUBACK came.
-//! Does not know the server: it speaks to any MQTT broker.
+//! Owns the physical model of a lift ([`lift`]), staged faults with their ground truth ([`fault`]), the
+//! terminal as a pure state machine ([`terminal`]), fleets of them over real connections ([`fleet`]), and
+//! [`recording`], [`record()`] and [`replay()`]. Pure parts take time and seeds as arguments and run at any speed;
+//! only the shells read a clock. Knows the broker as any terminal does: by its MQTT port alone.
 
-mod fault;
-mod fleet;
-mod lift;
-mod motion;
-pub mod mqtt;
-pub mod outbox;
+mod clock;
+pub mod fault;
+pub mod fleet;
+pub mod lift;
+mod mqtt;
+mod record;
 pub mod recording;
-mod report;
-mod session;
-mod simulate;
+mod replay;
+pub mod simulate;
 pub mod terminal;
 
-pub use fault::{Fault, ParseFaultError, Truth};
-pub use fleet::{Fleet, FleetConfig, InjectError};
-pub use lift::{CALLS_MAX, FLOOR_M, Happening, Lift, Observation, TRIPS_PER_DAY, ZONE_M};
-pub use motion::{Bounds, Motion, State};
-pub use report::{Acked, Counters, FleetReport, Latency};
-pub use simulate::run;
+pub use fault::{Fault, FaultKind, PlannedFault, Truth, parse_plan};
+pub use fleet::{Counts, Fleet, FleetConfig, FleetError, FleetHandle, FleetMonitor, FleetReport, Rate};
+pub use mqtt::ConnectError;
+pub use record::{RecordOptions, RecordReport, record};
+pub use recording::{Recorder, Recording};
+pub use replay::{ReplayOptions, ReplayReport, replay};
+pub use simulate::{SimulateOptions, run};
+pub use terminal::{Format, Qos};

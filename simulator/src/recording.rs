@@ -1,297 +1,295 @@
-//! The file of a recording: what a broker received and when, compressed.
+//! The file format of recordings: what a broker received, when, byte for byte.
 //!
-//! Owns the format. Eight bytes in the clear (`LIFTREC` and the version), then zstd frames with checksums. The
-//! first frame is the JSON of [`Meta`], each further one holds complete entries, an empty one ends the file; so
-//! `tail -c +9 FILE | zstd -d` reads it too. An entry is the zigzag varint of its arrival time less the one before
-//! it in the frame, in us; the topic with its length; the QoS; the payload with its length.
-//!
-//! Promises: a file cut anywhere gives the entries of all its complete frames; any bytes at all give entries or an
-//! error, never a panic, nor an allocation beyond a frame. Does not look into topics or payloads.
+//! A file is a row of zstd frames with checksums. Decompressed: `LIFTWATCH-RECORDING`, a version byte, a
+//! line of JSON metadata, then entries. An entry is its length (LEB128), then: arrival in microseconds as
+//! the difference to the entry before (zigzag LEB128), one byte of QoS (bits 0, 1) and retain (bit 2), topic
+//! length (LEB128), topic, payload. A reader skips what later versions append to the header line.
+//! Promises: a file cut anywhere gives all entries of its complete frames; damage inside is an error, never
+//! a wrong entry.
 
-use std::{
-    fs::File,
-    io::{self, BufRead, BufReader, Read, Write},
-    path::Path,
-};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
 
 use bytes::Bytes;
+use domain::Timestamp;
 use serde::{Deserialize, Serialize};
-use zstd::{bulk::Compressor, stream::read::Decoder};
 
-/// Bytes of a topic, the bound of MQTT.
-pub const TOPIC_BYTES_MAX: usize = 65_535;
-/// Bytes of a payload; the server decodes a quarter of it.
-pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
-
-const MAGIC: [u8; 8] = *b"LIFTREC\x01";
-/// A frame is finished once it is this long: what a cut can cost.
-const FRAME_BYTES: usize = 1024 * 1024;
-/// Or once its entries span this long.
-const FRAME_SPAN_US: u64 = 1_000_000;
-/// The longest frame that can be: one byte less than full, then the largest entry.
-const FRAME_BYTES_MAX: usize = FRAME_BYTES + TOPIC_BYTES_MAX + PAYLOAD_BYTES_MAX + 32;
-/// The window a reader sets memory aside for, as a power of two; ours needs 2 MiB.
-const WINDOW_LOG_MAX: u32 = 23;
+const MAGIC: &[u8; 20] = b"LIFTWATCH-RECORDING\x01";
+/// Zstd's own default; 3 to 5 times smaller than the payloads, hundreds of MB a second.
 const LEVEL: i32 = 3;
+/// A frame is closed when this much waits, or when the caller says so (once a second).
+const FRAME_BYTES: usize = 1024 * 1024;
+/// An entry is a topic of at most 64 KB and a payload of at most 1 MiB (DESIGN.md 3); a larger length is damage.
+const ENTRY_BYTES_MAX: u64 = 2 * 1024 * 1024;
+const METADATA_BYTES_MAX: u64 = 64 * 1024;
 
-/// Why a recording cannot be written or read on.
-#[derive(Debug, thiserror::Error)]
-pub enum RecordingError {
-    /// The file itself.
-    #[error("recording file")]
-    Io(#[from] io::Error),
-    /// Not a recording, or of a later version.
-    #[error("not a recording of a known version")]
-    Format,
-    /// The bytes are not what was written.
-    #[error("recording is damaged: {0}")]
-    Damaged(&'static str),
-    /// An entry that does not fit the format.
-    #[error("entry is too long: {0}")]
-    TooLong(&'static str),
-}
-
-/// What is known of a recording as a whole.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Meta {
-    /// When it was begun, as RFC 3339.
-    pub created: String,
-    /// The topic filter.
-    pub filter: String,
-    /// Where the messages came from.
+/// What is known about a recording as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// When it was begun.
+    pub started: Timestamp,
+    /// The broker it was taken from.
+    #[serde(default)]
     pub source: String,
+    /// The subscription.
+    #[serde(default)]
+    pub filter: String,
 }
 
-/// One message that a broker received.
+/// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// When it arrived, in us since 1970.
-    pub arrived_us: i64,
-    /// Its topic.
+    /// When the broker received it.
+    pub arrived: Timestamp,
+    /// Topic.
     pub topic: String,
-    /// The QoS it was delivered with, 0 to 2.
+    /// 0 to 2.
     pub qos: u8,
-    /// Its payload, unchanged.
+    /// Retained.
+    pub retain: bool,
+    /// Payload, unchanged.
     pub payload: Bytes,
 }
 
+/// Why a recording cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordingError {
+    /// The file system, or damage that the checksum has found.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Another kind of file.
+    #[error("not a recording of Liftwatch, or of a later version")]
+    Foreign,
+    /// The metadata line is not JSON of this shape.
+    #[error("the heading of the recording is damaged: {0}")]
+    Metadata(#[from] serde_json::Error),
+    /// An entry contradicts itself.
+    #[error("entry {0} of the recording is damaged")]
+    Damaged(u64),
+    /// An entry is larger than the format allows.
+    #[error("a message of {0} bytes does not fit into a recording")]
+    TooLarge(usize),
+}
+
 /// Writes a recording.
-pub struct RecordingWriter {
-    file: File,
-    compressor: Compressor<'static>,
-    frame: Vec<u8>,
-    frame_began_us: i64,
-    before_us: i64,
+pub struct Recorder<W: Write> {
+    output: W,
+    compressor: zstd::bulk::Compressor<'static>,
+    waiting: Vec<u8>,
+    last: i64,
     entries: u64,
     bytes: u64,
 }
 
-impl RecordingWriter {
-    /// Creates the file at `path`, replacing one that is there.
-    pub fn create(path: &Path, meta: &Meta) -> Result<Self, RecordingError> {
-        let mut file = File::create(path)?;
-        file.write_all(&MAGIC)?;
-        let mut compressor = Compressor::new(LEVEL)?;
+impl Recorder<File> {
+    /// Creates a file; refuses to overwrite one.
+    pub fn create(path: &Path, metadata: &Metadata) -> Result<Self, RecordingError> {
+        Self::new(File::options().write(true).create_new(true).open(path)?, metadata)
+    }
+}
+
+impl<W: Write> Recorder<W> {
+    /// Writes the header.
+    pub fn new(output: W, metadata: &Metadata) -> Result<Self, RecordingError> {
+        let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
         compressor.include_checksum(true)?;
-        let frame = serde_json::to_vec(meta).map_err(io::Error::from)?;
-        let (frame_began_us, before_us, bytes) = (0, 0, MAGIC.len() as u64);
-        let mut writer = Self { file, compressor, frame, frame_began_us, before_us, entries: 0, bytes };
-        writer.flush()?;
-        Ok(writer)
+        let mut waiting = MAGIC.to_vec();
+        serde_json::to_writer(&mut waiting, metadata)?;
+        waiting.push(b'\n');
+        let last = metadata.started.micros();
+        let mut recorder = Self { output, compressor, waiting, last, entries: 0, bytes: 0 };
+        recorder.seal()?;
+        Ok(recorder)
     }
 
-    /// Adds an entry; the file has it after the next finished frame.
-    pub fn push(&mut self, entry: &Entry) -> Result<(), RecordingError> {
-        if entry.topic.len() > TOPIC_BYTES_MAX {
-            return Err(RecordingError::TooLong("topic"));
+    /// Adds an entry. It is in the file after the next [`Recorder::seal`].
+    pub fn append(&mut self, entry: &Entry) -> Result<(), RecordingError> {
+        let size = entry.topic.len() + entry.payload.len();
+        if size as u64 + 32 > ENTRY_BYTES_MAX {
+            return Err(RecordingError::TooLarge(size));
         }
-        if entry.payload.len() > PAYLOAD_BYTES_MAX {
-            return Err(RecordingError::TooLong("payload"));
-        }
-        let full = self.frame.len() >= FRAME_BYTES;
-        if full || entry.arrived_us.abs_diff(self.frame_began_us) >= FRAME_SPAN_US {
-            self.flush()?;
-        }
-        if self.frame.is_empty() {
-            (self.frame_began_us, self.before_us) = (entry.arrived_us, 0);
-        }
-        put_varint(&mut self.frame, zigzag(entry.arrived_us.wrapping_sub(self.before_us)));
-        put_varint(&mut self.frame, entry.topic.len() as u64);
-        self.frame.extend_from_slice(entry.topic.as_bytes());
-        self.frame.push(entry.qos.min(2));
-        put_varint(&mut self.frame, entry.payload.len() as u64);
-        self.frame.extend_from_slice(&entry.payload);
-        self.before_us = entry.arrived_us;
+        let mut head = Vec::with_capacity(32);
+        let delta = entry.arrived.micros().wrapping_sub(self.last);
+        put_varint(&mut head, ((delta << 1) ^ (delta >> 63)).cast_unsigned());
+        head.push((entry.qos & 3) | (u8::from(entry.retain) << 2));
+        put_varint(&mut head, entry.topic.len() as u64);
+        put_varint(&mut self.waiting, (head.len() + size) as u64);
+        self.waiting.extend_from_slice(&head);
+        self.waiting.extend_from_slice(entry.topic.as_bytes());
+        self.waiting.extend_from_slice(&entry.payload);
+        self.last = entry.arrived.micros();
         self.entries += 1;
-        Ok(())
+        if self.waiting.len() >= FRAME_BYTES { self.seal() } else { Ok(()) }
     }
 
-    /// Finishes the frame, so that the file has all entries so far.
-    pub fn flush(&mut self) -> Result<(), RecordingError> {
-        if !self.frame.is_empty() {
-            self.write_frame()?;
+    /// Closes the present frame: all entries so far can be read, whatever happens to the file's end.
+    pub fn seal(&mut self) -> Result<(), RecordingError> {
+        if !self.waiting.is_empty() {
+            let frame = self.compressor.compress(&self.waiting)?;
+            self.output.write_all(&frame)?;
+            self.waiting.clear();
+            self.bytes += frame.len() as u64;
         }
-        Ok(())
+        Ok(self.output.flush()?)
     }
 
-    /// Entries added.
+    /// Entries so far.
     pub fn entries(&self) -> u64 {
         self.entries
     }
 
-    /// Ends the recording and brings it to the disk. Returns the length of the file.
-    pub fn finish(mut self) -> Result<u64, RecordingError> {
-        self.flush()?;
-        self.write_frame()?;
-        self.file.sync_all()?;
-        Ok(self.bytes)
+    /// Bytes in the file so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
-    fn write_frame(&mut self) -> Result<(), RecordingError> {
-        let frame = self.compressor.compress(&self.frame)?;
-        self.file.write_all(&frame)?;
-        self.bytes += frame.len() as u64;
-        self.frame.clear();
-        Ok(())
+    /// Seals and gives the output back.
+    pub fn finish(mut self) -> Result<W, RecordingError> {
+        self.seal()?;
+        Ok(self.output)
     }
 }
 
-/// Reads a recording, a frame at a time. Ends after the first error.
-pub struct Recording {
-    file: BufReader<File>,
-    meta: Meta,
-    frame: Vec<u8>,
-    at: usize,
-    before_us: i64,
-    ended: bool,
+/// Reads a recording, entry by entry.
+pub struct Recording<R: BufRead> {
+    input: BufReader<zstd::Decoder<'static, R>>,
+    metadata: Metadata,
+    last: i64,
+    read: u64,
     truncated: bool,
+    over: bool,
 }
 
-impl Recording {
-    /// Opens the file at `path` and reads its metadata.
+impl Recording<BufReader<File>> {
+    /// Opens a file.
     pub fn open(path: &Path) -> Result<Self, RecordingError> {
-        let mut file = BufReader::new(File::open(path)?);
+        Self::new(BufReader::new(File::open(path)?))
+    }
+}
+
+impl<R: BufRead> Recording<R> {
+    /// Reads the header.
+    pub fn new(input: R) -> Result<Self, RecordingError> {
+        let mut input = BufReader::new(zstd::Decoder::with_buffer(input)?);
         let mut magic = [0; MAGIC.len()];
-        file.read_exact(&mut magic).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => RecordingError::Format,
-            _ => RecordingError::Io(error),
-        })?;
-        if magic != MAGIC {
-            return Err(RecordingError::Format);
+        input.read_exact(&mut magic).map_err(|_| RecordingError::Foreign)?;
+        if magic != *MAGIC {
+            return Err(RecordingError::Foreign);
         }
-        let meta = match read_frame(&mut file)? {
-            Some(json) => serde_json::from_slice(&json).map_err(|_| RecordingError::Damaged("metadata"))?,
-            None => return Err(RecordingError::Damaged("cut within the metadata")),
-        };
-        Ok(Self { file, meta, frame: Vec::new(), at: 0, before_us: 0, ended: false, truncated: false })
+        let mut line = Vec::new();
+        input.by_ref().take(METADATA_BYTES_MAX).read_until(b'\n', &mut line)?;
+        let metadata: Metadata = serde_json::from_slice(&line)?;
+        let last = metadata.started.micros();
+        Ok(Self { input, metadata, last, read: 0, truncated: false, over: false })
     }
 
-    /// What is known of the recording as a whole.
-    pub fn meta(&self) -> &Meta {
-        &self.meta
+    /// What is known about it as a whole.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
     }
 
-    /// True once the iteration ended without the end of the recording: entries of its last moment may be missing.
+    /// Whether the file ended in the middle of something. Known at its end.
     pub fn truncated(&self) -> bool {
         self.truncated
     }
 
-    fn read(&mut self) -> Result<Option<Entry>, RecordingError> {
-        if self.at == self.frame.len() {
-            let Some(frame) = read_frame(&mut self.file)? else {
-                self.truncated = true;
-                return Ok(None);
-            };
-            if frame.is_empty() {
-                let more = !self.file.fill_buf()?.is_empty();
-                return if more { Err(RecordingError::Damaged("bytes after the end")) } else { Ok(None) };
-            }
-            (self.frame, self.at, self.before_us) = (frame, 0, 0);
+    fn entry(&mut self) -> Result<Option<Entry>, RecordingError> {
+        let Some(length) = self.length()? else { return Ok(None) };
+        let damaged = RecordingError::Damaged(self.read + 1);
+        if length > ENTRY_BYTES_MAX {
+            return Err(damaged);
         }
-        let mut rest = &self.frame[self.at..];
-        let entry = take_entry(&mut rest, self.before_us).ok_or(RecordingError::Damaged("entry"))?;
-        self.at = self.frame.len() - rest.len();
-        self.before_us = entry.arrived_us;
+        let mut bytes = vec![0; length as usize];
+        self.input.read_exact(&mut bytes)?;
+        let Some(entry) = parse(&bytes, self.last) else { return Err(damaged) };
+        self.last = entry.arrived.micros();
+        self.read += 1;
         Ok(Some(entry))
+    }
+
+    /// The length of the next entry; `None` at the end of the file.
+    fn length(&mut self) -> Result<Option<u64>, RecordingError> {
+        if self.input.fill_buf()?.is_empty() {
+            return Ok(None);
+        }
+        let (mut value, mut shift) = (0, 0);
+        loop {
+            let mut byte = [0];
+            self.input.read_exact(&mut byte)?;
+            value |= u64::from(byte[0] & 0x7F) << shift;
+            if byte[0] & 0x80 == 0 {
+                return Ok(Some(value));
+            }
+            shift += 7;
+            if shift > 28 {
+                return Err(RecordingError::Damaged(self.read + 1));
+            }
+        }
     }
 }
 
-impl Iterator for Recording {
+impl<R: BufRead> Iterator for Recording<R> {
     type Item = Result<Entry, RecordingError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
+        if self.over {
             return None;
         }
-        let next = self.read().transpose();
-        self.ended = !matches!(next, Some(Ok(_)));
-        next
+        match self.entry() {
+            Ok(Some(entry)) => Some(Ok(entry)),
+            Ok(None) => {
+                self.over = true;
+                None
+            }
+            Err(RecordingError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                (self.over, self.truncated) = (true, true);
+                None
+            }
+            Err(error) => {
+                self.over = true;
+                Some(Err(error))
+            }
+        }
     }
 }
 
-/// The next complete frame, or nothing where the file ends before it does.
-fn read_frame(file: &mut BufReader<File>) -> Result<Option<Vec<u8>>, RecordingError> {
-    if file.fill_buf()?.is_empty() {
-        return Ok(None);
+fn put_varint(output: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        output.push((value & 0x7F) as u8 | 0x80);
+        value >>= 7;
     }
-    let mut decoder = Decoder::with_buffer(file)?.single_frame();
-    decoder.window_log_max(WINDOW_LOG_MAX)?;
-    let mut frame = Vec::new();
-    match decoder.take(FRAME_BYTES_MAX as u64 + 1).read_to_end(&mut frame) {
-        Ok(_) if frame.len() > FRAME_BYTES_MAX => Err(RecordingError::Damaged("frame is too long")),
-        Ok(_) => Ok(Some(frame)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) if error.raw_os_error().is_some() => Err(RecordingError::Io(error)),
-        Err(_) => Err(RecordingError::Damaged("frame")),
-    }
+    output.push(value as u8);
 }
 
-fn take_entry(rest: &mut &[u8], before_us: i64) -> Option<Entry> {
-    let arrived_us = before_us.wrapping_add(unzigzag(take_varint(rest)?));
-    let topic = take_bytes(rest, TOPIC_BYTES_MAX)?;
-    let topic = std::str::from_utf8(topic).ok()?.to_owned();
-    let qos = *rest.split_off_first()?;
-    // A copy: a slice would keep its whole frame in memory.
-    let payload = Bytes::copy_from_slice(take_bytes(rest, PAYLOAD_BYTES_MAX)?);
-    (qos <= 2).then_some(Entry { arrived_us, topic, qos, payload })
-}
-
-fn take_bytes<'a>(rest: &mut &'a [u8], max: usize) -> Option<&'a [u8]> {
-    let len = usize::try_from(take_varint(rest)?).ok()?;
-    if len > max {
-        return None;
-    }
-    rest.split_off(..len)
-}
-
-fn take_varint(rest: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
+fn take_varint(input: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
     for shift in (0..64).step_by(7) {
-        let byte = *rest.split_off_first()?;
-        let bits = u64::from(byte & 0x7f);
-        if shift == 63 && bits > 1 {
-            return None;
-        }
-        value |= bits << shift;
-        if byte < 0x80 {
+        let (byte, rest) = input.split_first()?;
+        *input = rest;
+        value |= u64::from(byte & 0x7F) << shift;
+        if byte & 0x80 == 0 {
             return Some(value);
         }
     }
     None
 }
 
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
+fn parse(mut bytes: &[u8], last: i64) -> Option<Entry> {
+    let zigzag = take_varint(&mut bytes)?;
+    let delta = (zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed();
+    let (flags, rest) = bytes.split_first()?;
+    bytes = rest;
+    let topic_len = usize::try_from(take_varint(&mut bytes)?).ok()?;
+    let (topic, payload) = bytes.split_at_checked(topic_len)?;
+    Some(Entry {
+        arrived: Timestamp::from_micros(last.wrapping_add(delta)),
+        topic: String::from_utf8(topic.to_vec()).ok()?,
+        qos: flags & 3,
+        retain: flags & 4 != 0,
+        payload: Bytes::copy_from_slice(payload),
+    })
 }
 
-fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
-}
-
-fn unzigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
-}
+#[cfg(test)]
+mod tests;

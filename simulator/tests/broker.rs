@@ -1,33 +1,52 @@
-//! A fleet against a real broker that dies in the middle.
+//! Fleets, recordings and replays against a real broker in another process.
 
-use std::collections::{HashMap, HashSet};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use domain::TerminalId;
-use simulator::{Fault, Fleet, FleetConfig, run};
+use simulator::{
+    Fault, FaultKind, Fleet, FleetConfig, FleetMonitor, PlannedFault, Qos, Rate, RecordOptions, Recording,
+    ReplayOptions, record, replay,
+};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 /// A mosquitto of our own, killed when dropped.
-struct Broker(Child);
+struct Broker {
+    child: Child,
+    port: u16,
+}
 
 impl Broker {
-    fn start(port: u16) -> Option<Self> {
-        ["mosquitto", "/usr/sbin/mosquitto"].into_iter().find_map(|program| {
+    /// `None` where mosquitto is not installed: the end-to-end tests of `server` run fleets against our gate.
+    async fn start(port: u16) -> Option<Self> {
+        let start = |program: &&str| {
             let mut command = Command::new(program);
             command.args(["-p", &port.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
-            command.spawn().ok().map(Self)
-        })
+            command.spawn().ok()
+        };
+        let child = ["mosquitto", "/usr/sbin/mosquitto"].iter().find_map(start)?;
+        let broker = Self { child, port };
+        wait_for("mosquitto listens", || TcpStream::connect(broker.target()).is_ok()).await;
+        Some(broker)
+    }
+
+    fn target(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 }
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("a bound address").port()
 }
 
 async fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
@@ -38,88 +57,137 @@ async fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("a bound socket has an address")
+async fn acked(monitor: &FleetMonitor, count: u64) {
+    wait_for("enough acknowledgements", || monitor.counters().items_acked >= count).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_goes_as_fast_as_acknowledgements_allow_and_strikes_in_turn() {
-    let address = free_address();
-    let Some(_broker) = Broker::start(address.port()) else {
-        eprintln!("SKIPPED: mosquitto is not installed");
-        return;
-    };
-    let config = FleetConfig {
-        broker: address,
-        terminals: 4,
-        rate: Some(0.0),
-        json: true,
-        duration: Some(Duration::from_secs(3)),
-        ..FleetConfig::default()
-    };
-    let faults = vec![(Fault::SafetyCircuit, Duration::ZERO), (Fault::PowerCut, Duration::from_millis(100))];
-    let report = run(config, faults, true, CancellationToken::new()).await.unwrap();
-    println!("{report}");
-    assert!(report.counters.readings_acked > 1_000 && report.counters.unacked == 0);
-    let struck: Vec<_> = report.truth.iter().map(|one| (one.terminal_id.as_str(), one.fault)).collect();
-    assert_eq!(struck, [("sim-000001", Fault::SafetyCircuit), ("sim-000002", Fault::PowerCut)]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_that_dies_costs_nothing() {
-    let address = free_address();
-    let Some(broker) = Broker::start(address.port()) else {
-        eprintln!("SKIPPED: mosquitto is not installed");
-        return;
+async fn a_broker_killed_twice_costs_nothing() {
+    let Some(mut broker) = Broker::start(free_port()).await else {
+        return eprintln!("no mosquitto: not run");
     };
     let folder = tempfile::tempdir().unwrap();
     let acked_file = folder.path().join("acked.csv");
     let config = FleetConfig {
-        broker: address,
-        terminals: 20,
-        rate: Some(200.0),
-        keep_ledger: true,
+        target: broker.target(),
+        terminals: 50,
+        rate: Rate::PerSecond(500.0),
         acked_file: Some(acked_file.clone()),
-        truth_file: Some(folder.path().join("truth.json")),
+        faults: vec![PlannedFault {
+            terminal: 7,
+            after: Duration::from_millis(500),
+            fault: Fault::new(FaultKind::PowerCut).until_released(),
+        }],
         ..FleetConfig::default()
     };
-    let fleet = Fleet::start(config).unwrap();
-    wait_for("all are connected and speak", || {
-        let counters = fleet.counters();
-        counters.connected == 20 && counters.readings_acked > 100
-    })
-    .await;
-    fleet.inject(3, Fault::UnintendedMovement).unwrap();
-    assert!(fleet.inject(20, Fault::PowerCut).is_err());
-    drop(broker);
-    wait_for("all notice", || fleet.counters().connected == 0).await;
-    let kept = fleet.counters().unacked;
-    wait_for("readings gather", || fleet.counters().unacked > kept + 100).await;
-    let _broker = Broker::start(address.port()).unwrap();
-    wait_for("all are back", || fleet.counters().connected == 20).await;
-    wait_for("the truth is told", || !fleet.truth().is_empty()).await;
-    let struck = fleet.terminal_id(3).unwrap().clone();
-    let report = fleet.stop(Duration::from_secs(20)).await.unwrap();
+    let fleet = Fleet::start(config).await.unwrap();
+    let monitor = fleet.monitor();
+    acked(&monitor, 300).await;
+    for _ in 0..2 {
+        let port = broker.port;
+        drop(broker);
+        wait_for("all notice", || monitor.counters().connected == 0).await;
+        broker = Broker::start(port).await.unwrap();
+        wait_for("all are back", || monitor.counters().connected == 50).await;
+        acked(&monitor, monitor.counters().items_acked + 500).await;
+    }
+    wait_for("the fault has struck", || !monitor.truths().is_empty()).await;
+    assert!(!monitor.inject(50, Fault::new(FaultKind::PowerCut)), "there is no such terminal");
+    let report = fleet.stop().await;
     println!("{report}");
+    assert_eq!((report.unacked, report.counts.dropped, report.counts.connected), (0, 0, 0));
+    assert_eq!(report.counts.reconnects, 100);
+    assert!(report.ledger_complete && report.truth[0].fault == FaultKind::PowerCut);
 
-    let counters = report.counters;
-    assert_eq!((counters.unacked, counters.dropped, counters.connected), (0, 0, 0));
-    assert!(counters.reconnects >= 20);
-    assert_eq!((&report.truth[0].terminal_id, report.truth[0].fault), (&struck, Fault::UnintendedMovement));
-    let mut seqs: HashMap<&TerminalId, HashSet<i64>> = HashMap::new();
-    for one in &report.acked {
-        for seq in one.first_seq..=one.last_seq {
-            assert!(seqs.entry(&one.terminal_id).or_default().insert(seq), "acknowledged twice: {one:?}");
-        }
+    // The ledger has every number of every terminal, once.
+    let mut seqs: BTreeMap<String, BTreeSet<i64>> = BTreeMap::new();
+    for line in std::fs::read_to_string(acked_file).unwrap().lines().skip(1) {
+        let cells: Vec<&str> = line.split(',').collect();
+        let fresh = seqs.entry(cells[0].into()).or_default().insert(cells[2].parse().unwrap());
+        assert!(fresh, "acknowledged twice: {line}");
     }
-    assert_eq!(seqs.len(), 20);
+    assert_eq!(seqs.len(), 50);
     for (terminal, seqs) in &seqs {
-        let last = *seqs.iter().max().unwrap();
-        assert_eq!(seqs.len() as i64, last, "{terminal}: every number from 1 is acknowledged");
+        assert_eq!(seqs.last(), Some(&(seqs.len() as i64)), "{terminal}: no number is missing");
     }
-    assert_eq!(seqs.values().map(HashSet::len).sum::<usize>() as u64, counters.readings_acked);
-    let lines = std::fs::read_to_string(acked_file).unwrap();
-    assert_eq!(lines.lines().count(), report.acked.len());
-    assert!(report.puback_ms.p50 > 0.0 && report.puback_ms.max >= report.puback_ms.p99);
+    assert_eq!(seqs.values().map(BTreeSet::len).sum::<usize>() as u64, report.counts.items_acked);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_quality_of_service_works() {
+    let Some(broker) = Broker::start(free_port()).await else { return eprintln!("no mosquitto: not run") };
+    for qos in [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce] {
+        let config = FleetConfig {
+            target: broker.target(),
+            terminals: 5,
+            rate: Rate::PerSecond(200.0),
+            duration: Some(Duration::from_secs(2)),
+            qos,
+            ..FleetConfig::default()
+        };
+        let report = Fleet::start(config).await.unwrap().finish(&CancellationToken::new()).await;
+        let sent = report.counts.items_sent;
+        assert!(sent > 200 && report.unacked == 0, "{qos:?}: {report}");
+        let acked = if qos == Qos::AtMostOnce { 0 } else { sent };
+        assert_eq!(report.counts.items_acked, acked, "{qos:?}: {report}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replayed_recording_is_the_recording() {
+    let Some(broker) = Broker::start(free_port()).await else { return eprintln!("no mosquitto: not run") };
+    let folder = tempfile::tempdir().unwrap();
+    let stop = CancellationToken::new();
+    let taken = |name: &str| {
+        let options = RecordOptions {
+            client_id: name.into(),
+            ..RecordOptions::new(broker.target(), folder.path().join(name))
+        };
+        let (seen, stop) = (std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0)), stop.child_token());
+        let (counter, token) = (seen.clone(), stop.clone());
+        let task = tokio::spawn(async move {
+            let tell = |report: &simulator::RecordReport| {
+                counter.store(report.messages, std::sync::atomic::Ordering::Relaxed);
+            };
+            record(&options, tell, &token).await.unwrap()
+        });
+        (task, seen, stop)
+    };
+    let (first, seen, first_stop) = taken("first");
+    // The file is made once the subscription is granted.
+    wait_for("the recorder listens", || folder.path().join("first").exists()).await;
+    let config = FleetConfig {
+        target: broker.target(),
+        terminals: 10,
+        rate: Rate::PerSecond(300.0),
+        duration: Some(Duration::from_secs(2)),
+        ..FleetConfig::default()
+    };
+    let sent = Fleet::start(config).await.unwrap().finish(&CancellationToken::new()).await.counts.sent;
+    let count = || seen.load(std::sync::atomic::Ordering::Relaxed);
+    wait_for("all is recorded", || count() >= sent).await;
+    first_stop.cancel();
+    assert_eq!(first.await.unwrap().messages, sent);
+
+    let (second, seen, second_stop) = taken("second");
+    wait_for("the recorder listens", || folder.path().join("second").exists()).await;
+    let options =
+        ReplayOptions { speed: 0.0, ..ReplayOptions::new(folder.path().join("first"), broker.target()) };
+    let report = replay(&options, |_| {}, &CancellationToken::new()).await.unwrap();
+    println!("{report}");
+    assert_eq!((report.read, report.counts.acked, report.unacked, report.terminals), (sent, sent, 0, 10));
+    wait_for("all is recorded", || seen.load(std::sync::atomic::Ordering::Relaxed) >= sent).await;
+    second_stop.cancel();
+    second.await.unwrap();
+
+    // Byte for byte, and each terminal in its own order.
+    let by_topic = |name: &str| {
+        let mut messages: BTreeMap<String, Vec<bytes::Bytes>> = BTreeMap::new();
+        for entry in Recording::open(&folder.path().join(name)).unwrap() {
+            let entry = entry.unwrap();
+            messages.entry(entry.topic).or_default().push(entry.payload);
+        }
+        messages
+    };
+    assert_eq!(by_topic("first"), by_topic("second"));
 }

@@ -1,165 +1,147 @@
-use super::*;
 use proptest::prelude::*;
 
-/// 08:00 in UTC+8, the busiest hour.
-const MORNING: Timestamp = Timestamp::from_millis(1_763_769_600_000);
+use super::*;
+use crate::fault::{Fault, FaultKind};
 
-fn busy(seed: u64, floors: u16) -> Lift {
-    let mut lift = Lift::new(seed, floors, MORNING);
-    lift.set_trips_per_day(5_000.0);
-    lift
+fn start() -> Timestamp {
+    "2026-11-22T07:30:00+08:00".parse().unwrap()
 }
 
-fn at(seconds: f64) -> Timestamp {
-    MORNING.plus(Duration::from_secs_f64(seconds))
+fn lift(seed: u64) -> Lift {
+    let spec = Spec::draw(&mut ChaCha8Rng::seed_from_u64(seed));
+    Lift::new(spec, seed, start())
 }
 
-/// Advances in steps of 100 ms until `wanted`, at most 10 minutes.
-fn until(lift: &mut Lift, wanted: impl Fn(&Observation) -> bool) -> Vec<Happening> {
-    let mut happened = Vec::new();
-    for _ in 0..6_000 {
-        if wanted(&lift.observe()) {
-            return happened;
-        }
-        happened.extend(lift.advance(lift.now.plus(Duration::from_millis(100))));
+/// Drives a lift in small steps and hands every observation to `look`.
+fn watch(lift: &mut Lift, span: Duration, step: Duration, mut look: impl FnMut(&Lift, Observation)) {
+    let end = lift.now().plus(span);
+    while lift.now() < end {
+        let next = lift.now().plus(step).min(lift.next_change()).max(lift.now());
+        lift.advance(next);
+        look(lift, lift.observe());
     }
-    panic!("not seen within 10 minutes: {:?}", lift.observe());
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
-    #[test]
-    fn a_lift_without_faults_is_sound(seed: u64, floors in 2..40_u16) {
-        let mut lift = busy(seed, floors);
-        let mut before = lift.observe();
-        let mut trips = 0;
-        for step in 1..12_000 {
-            lift.advance(at(f64::from(step) * 0.05));
-            let seen = lift.observe();
-            let moved = (seen.position_mm - before.position_mm).abs();
-            prop_assert!(f64::from(moved) <= Bounds::TRAVEL.speed * 50.0 + 1.0, "{moved} mm in 50 ms");
-            prop_assert!(f64::from(seen.velocity_mm_s.abs()) <= Bounds::TRAVEL.speed * 1000.0 + 1.0);
-            let gained = f64::from((seen.velocity_mm_s - before.velocity_mm_s).abs());
-            prop_assert!(gained <= Bounds::TRAVEL.acceleration * 50.0 + 1.0, "{gained} mm/s in 50 ms");
-            if seen.velocity_mm_s != 0 {
-                prop_assert!(seen.door_state.is_closed());
-                prop_assert_eq!(seen.car_status, CarStatus::Running);
-            }
-            if !seen.door_state.is_closed() {
-                prop_assert!(seen.position_mm % 3000 == 0, "opens level only");
-            }
-            prop_assert!(seen.load_kg >= 0 && (seen.load_kg > 0) == seen.passengers);
-            prop_assert!((0..i16::try_from(floors).unwrap()).contains(&seen.floor_ordinal));
-            if seen.load_kg != before.load_kg {
-                prop_assert_eq!(seen.door_state, DoorState::Open, "people pass open doors only");
-            }
-            trips += u32::from(before.car_status != seen.car_status);
-            before = seen;
-        }
-        prop_assert!(trips > 4, "it has work");
-        lift.set_trips_per_day(0.001);
-        lift.advance(at(12_000.0));
-        prop_assert!(matches!(lift.phase, Phase::Idle) && lift.is_level(lift.rest) && lift.people == 0);
-    }
 
     #[test]
-    fn looking_more_often_changes_nothing(seed: u64, looks in proptest::collection::vec(0.0..900.0_f64, 0..40)) {
-        let (mut one, mut other) = (busy(seed, 12), busy(seed, 12));
-        let mut looks = looks;
-        looks.sort_by(f64::total_cmp);
-        for look in looks {
-            one.advance(at(look));
-        }
-        one.advance(at(900.0));
-        other.advance(at(900.0));
-        prop_assert_eq!(one.observe(), other.observe());
+    fn a_healthy_lift_obeys_physics(seed in any::<u64>()) {
+        let mut lift = lift(seed);
+        let limits = lift.spec().limits;
+        let (mut last, mut last_at) = (lift.motion(), lift.now());
+        let (mut runs, mut problem) = (0, None);
+        watch(&mut lift, Duration::from_hours(2), Duration::from_millis(100), |lift, seen| {
+            let (motion, step) = (lift.motion(), lift.now().since(last_at).as_secs_f64());
+            let mut must = |holds: bool, what: &'static str| {
+                if !holds && problem.is_none() {
+                    problem = Some(format!("{what} at {}: {motion:?} after {last:?}, {seen:?}", lift.now()));
+                }
+            };
+            must(motion.velocity.abs() <= limits.speed + 1e-6, "speed");
+            must(motion.acceleration.abs() <= limits.acceleration + 1e-6, "acceleration");
+            // A phase ends on a whole microsecond, so both its ends may be off by that much.
+            let slack = limits.jerk * 3e-6 + 1e-9;
+            must((motion.acceleration - last.acceleration).abs() <= limits.jerk * step + slack, "jerk");
+            must((motion.position - last.position).abs() <= limits.speed * step + 1e-5, "no jumps");
+            must(seen.door_state.is_closed() || motion.velocity == 0.0, "moves with its door open");
+            must(seen.door_state.is_closed() || seen.door_zone, "door open outside the zone");
+            let level = (motion.position - lift.spec().level(seen.floor)).abs() < 1e-3;
+            must(seen.car_status == CarStatus::Running || level, "stands off level");
+            must(seen.load_kg >= 0 && seen.load_kg <= lift.spec().load_kg_max, "load");
+            must((seen.load_kg == 0) == (seen.people == 0), "people have weight");
+            must(seen.floor < lift.spec().floors, "in the building");
+            must(seen.reading(domain::Seq(1), lift.now()).check().is_ok(), "a reading in range");
+            (last, last_at) = (motion, lift.now());
+            runs = lift.runs();
+        });
+        prop_assert_eq!(problem, None);
+        prop_assert!(runs > 0, "nobody called in the morning peak");
     }
 
     #[test]
-    fn any_fault_at_any_time_begins_is_told_and_ends(seed: u64, after in 0.0..300.0_f64, which in 0..7_usize) {
-        let fault = Fault::ALL[which];
-        let mut lift = busy(seed, 10);
-        let mut happened = lift.advance(at(after));
-        let (done, more) = lift.inject(fault, at(after));
-        prop_assert!(done);
-        happened.extend(more);
-        prop_assert!(!lift.inject(Fault::PowerCut, at(after)).0, "one fault at a time");
-        happened.extend(lift.advance(at(after + 1_200.0)));
-        happened.extend(lift.release(at(after + 1_200.0)));
-        let began = happened.iter().filter(|one| matches!(one, Happening::Began(_, seen, _) if *seen == fault));
-        prop_assert_eq!(began.count(), 1);
-        let ended = happened.iter().filter(|one| matches!(one, Happening::Ended(_, seen) if *seen == fault));
-        prop_assert_eq!(ended.count(), 1);
-        let states: Vec<EventState> = happened.iter().filter_map(|one| match one {
-            Happening::Code(_, code, state) if Some(*code) == fault.code() => Some(*state),
-            _ => None,
-        }).collect();
-        let expected: &[EventState] =
-            if fault.code().is_some() { &[EventState::Open, EventState::Close] } else { &[] };
-        prop_assert_eq!(states, expected);
-        prop_assert!(lift.observe().codes.is_empty());
-        lift.set_trips_per_day(0.001);
-        lift.advance(at(after + 3_600.0));
-        prop_assert!(matches!(lift.phase, Phase::Idle) && lift.is_level(lift.rest), "{:?}", lift.phase);
+    fn the_steps_of_the_clock_do_not_matter(seed in any::<u64>(), step_ms in 1_u64..100_000) {
+        let (mut fine, mut coarse) = (lift(seed), lift(seed));
+        watch(&mut fine, Duration::from_mins(40), Duration::from_millis(step_ms), |_, _| {});
+        coarse.advance(fine.now());
+        prop_assert_eq!(fine.observe(), coarse.observe());
+    }
+
+    #[test]
+    fn every_fault_strikes_and_ends(
+        seed in any::<u64>(), kind in prop::sample::select(&FaultKind::ALL[..]), wait_s in 0_u64..600,
+    ) {
+        let mut lift = lift(seed);
+        lift.advance(start().plus(Duration::from_secs(wait_s)));
+        let hold = Duration::from_secs(90);
+        let fault = Fault::new(kind).lasting(hold);
+        prop_assert!(lift.inject(fault));
+        // A rescue at 0.3 m/s over half a floor takes 10 s; a run from top to bottom at 1 m/s under 2 min.
+        lift.advance(lift.now().plus(Duration::from_mins(15)));
+        let episodes = lift.take_episodes();
+        prop_assert_eq!(episodes.len(), 1, "{:?}", lift);
+        let episode = episodes[0];
+        prop_assert_eq!(episode.kind, kind);
+        prop_assert!(episode.end.is_some(), "{:?}", lift);
+        prop_assert_eq!(episode.expected.is_none(), kind == FaultKind::DoorReclose);
+        prop_assert!(!kind.needs_passengers() || episode.people > 0);
+        prop_assert!(!lift.in_trouble());
+        prop_assert!(lift.take_episodes().is_empty());
+        let runs = lift.runs();
+        lift.advance(lift.now().plus(Duration::from_hours(3)));
+        prop_assert!(lift.runs() > runs, "back in service");
     }
 }
 
 #[test]
-fn an_entrapment_holds_people_between_floors_until_released() {
-    for seed in 0..20 {
-        let mut lift = busy(seed, 8);
-        assert!(lift.inject(Fault::EntrapmentBetweenFloors, at(30.0)).0);
-        let happened = until(&mut lift, |seen| !seen.codes.is_empty());
-        assert!(happened.iter().any(|one| matches!(one, Happening::Began(_, _, true))), "people inside");
-        for _ in 0..100 {
-            lift.advance(lift.now.plus(Duration::from_secs(3)));
-            let seen = lift.observe();
-            assert_eq!((seen.car_status, seen.door_zone, seen.passengers), (CarStatus::Stopped, false, true));
-            assert_eq!((seen.door_state, seen.codes.len()), (DoorState::Closed, 1));
-        }
-        lift.release(lift.now);
-        until(&mut lift, |seen| seen.door_state == DoorState::Open && seen.door_zone);
-        until(&mut lift, |seen| !seen.passengers);
+fn an_entrapment_looks_like_one_until_the_release() {
+    for seed in 0..40 {
+        let mut lift = lift(seed);
+        lift.inject(Fault::new(FaultKind::EntrapmentBetweenFloors).until_released().with_device_code());
+        lift.advance(start().plus(Duration::from_mins(4)));
+        let seen = lift.observe();
+        assert_eq!(seen.car_status, CarStatus::Stopped, "seed {seed}");
+        assert!(!seen.door_zone && seen.people > 0 && seen.door_state == DoorState::Closed, "seed {seed}");
+        let codes: Vec<_> = seen.codes.slugs().collect();
+        assert_eq!(codes, ["stop_outside_zone", "entrapment_between_floors"]);
+        let begin = lift.take_episodes()[0].begin;
+        assert!(begin.since(start()) < Duration::from_mins(2), "strikes soon");
+
+        lift.advance(lift.now().plus(Duration::from_hours(1)));
+        assert_eq!(lift.observe().people, seen.people, "people do not vanish behind closed doors");
+        lift.release();
+        lift.advance(lift.now().plus(Duration::from_mins(1)));
+        let episode = lift.take_episodes()[0];
+        assert!(episode.end.is_some(), "seed {seed}: {lift:?}");
+        assert_eq!(lift.observe().codes, Codes::default());
     }
 }
 
 #[test]
-fn a_power_cut_in_mid_travel_stops_the_car_where_it_is() {
-    let mut lift = busy(3, 20);
-    until(&mut lift, |seen| seen.velocity_mm_s.abs() > 1_500);
-    lift.inject(Fault::PowerCut, lift.now);
-    assert!(lift.observe().flags & Reading::FLAG_BATTERY_POWER != 0);
-    until(&mut lift, |seen| seen.car_status == CarStatus::Stopped);
-    let stood = lift.observe().position_mm;
-    lift.advance(lift.now.plus(Duration::from_mins(5)));
-    assert_eq!(lift.observe().position_mm, stood);
-    lift.release(lift.now);
-    until(&mut lift, |seen| seen.door_state == DoorState::Open);
+fn an_entrapment_at_level_keeps_the_door_shut() {
+    let mut lift = lift(7);
+    lift.inject(Fault::new(FaultKind::EntrapmentAtLevel).until_released());
+    lift.advance(start().plus(Duration::from_mins(5)));
+    let seen = lift.observe();
+    assert!(seen.door_zone && seen.people > 0 && seen.door_state == DoorState::Closed);
+    assert_eq!(lift.take_episodes()[0].expected, Some("entrapment_at_level"));
 }
 
 #[test]
-fn a_nuisance_press_happens_before_open_doors() {
-    let mut lift = Lift::new(5, 8, MORNING);
-    lift.inject(Fault::NuisancePress, MORNING);
-    let happened = until(&mut lift, |seen| seen.flags & Reading::FLAG_ALARM_BUTTON != 0);
-    assert_eq!(lift.observe().door_state, DoorState::Open);
-    assert_eq!(happened.len(), 2, "{happened:?}");
-    until(&mut lift, |seen| seen.codes.is_empty());
-    assert_eq!(lift.observe().door_state, DoorState::Open, "the doors still stand open at its end");
-}
-
-#[test]
-fn traffic_follows_the_hours() {
-    assert!((HOUR_SHARES.iter().sum::<f64>() - 100.0).abs() < 1e-9);
-    let mut lift = Lift::new(9, 10, MORNING);
-    let mut per_hour = [0_u32; 24];
-    let mut now = MORNING;
-    for _ in 0..9_000 {
-        lift.now = now.max(lift.next_call);
-        now = lift.now;
-        per_hour[((now.micros() + ZONE_OFFSET_US).div_euclid(HOUR_US) % 24) as usize] += 1;
-        lift.next_call = lift.draw_call_time();
+fn a_day_has_about_the_trips_it_should() {
+    let (mut runs, mut asked) = (0.0, 0.0);
+    for seed in 0..30 {
+        let mut lift = lift(seed);
+        asked += lift.spec().trips_per_day;
+        lift.advance(start().plus(Duration::from_hours(24)));
+        runs += lift.runs() as f64;
     }
-    let share = |hour: usize| f64::from(per_hour[hour]) / 90.0;
-    assert!((share(8) - 12.5).abs() < 2.0 && (share(3) - 0.5).abs() < 0.4, "{per_hour:?}");
+    assert!((runs / asked - 1.0).abs() < 0.12, "{runs} runs for {asked}");
+}
+
+#[test]
+fn too_many_faults_are_refused() {
+    let mut lift = lift(3);
+    let taken = (0..20).filter(|_| lift.inject(Fault::new(FaultKind::PowerCut))).count();
+    assert!((8..20).contains(&taken), "{taken}");
 }

@@ -1,121 +1,228 @@
+use std::collections::BTreeSet;
+
+use domain::{EventState, FaultKind as Kind, Field, fault_by_slug};
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
 use super::*;
-use domain::EventState;
+use crate::fault::FaultKind;
+use crate::lift::Spec;
 
-const BOOT: BootId = BootId(7);
-
-fn at(ms: i64) -> Timestamp {
-    Timestamp::from_millis(1_763_769_600_000 + ms)
+fn table(raw: &str) -> &'static Kind {
+    fault_by_slug(raw).expect("the simulator speaks in slugs")
 }
 
-fn terminal(policy: Policy) -> Terminal {
-    let id = TerminalId::new("t-1").unwrap();
-    let mut lift = Lift::new(1, 10, at(0));
-    lift.set_trips_per_day(2_000.0);
-    Terminal::new(id, Area::from_number(350_102).unwrap(), BOOT, lift, policy, at(0))
+fn start() -> Timestamp {
+    "2026-11-22T07:30:00+08:00".parse().unwrap()
 }
 
-#[test]
-fn after_a_reconnect_the_present_comes_first_then_the_active_list_then_the_backlog() {
-    let mut terminal = terminal(Policy::OnChange);
-    for step in 0..6_000 {
-        terminal.tick(at(step * 100));
-    }
-    let (done, notes) = terminal.inject(Fault::UnintendedMovement, at(600_000));
-    assert!(done && matches!(notes[..], [Note::Began(_, Fault::UnintendedMovement, _)]), "{notes:?}");
-    let backlog = terminal.outbox().len();
-    assert!(backlog > 100, "{backlog} items in 10 busy minutes");
-    terminal.connected(at(601_000));
-    let first = terminal.next_message(at(601_000)).unwrap();
-    assert_eq!((first.kind, first.first_seq), (Kind::Telemetry, backlog as i64 + 1));
-    assert_eq!(first.first_seq, first.last_seq);
-    let active = terminal.next_message(at(601_000)).unwrap();
-    assert_eq!((active.id, active.kind), (None, Kind::Event));
-    let mut next = 1;
-    let mut ids = vec![first.id.unwrap()];
-    while let Some(message) = terminal.next_message(at(601_000)) {
-        assert_eq!(message.first_seq, next, "oldest first, without a hole");
-        next = message.last_seq + 1;
-        ids.push(message.id.unwrap());
-    }
-    assert_eq!(next, backlog as i64 + 1);
-    for id in ids {
-        assert!(terminal.acknowledged(id) > 0);
-    }
-    assert!(terminal.outbox().is_empty());
-}
-
-#[test]
-fn a_rate_is_kept_and_each_reading_is_complete() {
-    let mut terminal = terminal(Policy::Every(Duration::from_secs(2)));
-    for step in 0..600 {
-        terminal.tick(at(step * 100));
-    }
-    assert_eq!(terminal.outbox().len(), 30);
-    let Item::Reading(reading) = terminal.outbox.take().unwrap().items.remove(0) else {
-        panic!("no reading")
+fn terminal(seed: u64, settings: Settings) -> Terminal {
+    let spec = Spec::draw(&mut ChaCha8Rng::seed_from_u64(seed));
+    let lift = Lift::new(spec, seed, start());
+    let id = TerminalId::new("sim-1").unwrap();
+    let first = match settings.pace {
+        Pace::Every(_) => start(),
+        Pace::OnChange | Pace::Unlimited => start().plus(settings.heartbeat),
     };
-    assert_eq!(reading.check(), Ok(()));
-    assert!(reading.door_state.is_sent() && reading.floor.is_sent() && reading.codes.is_sent());
+    Terminal::new(Arc::new(settings), id, "350102".parse().unwrap(), lift, 7, first)
 }
 
-#[test]
-fn the_tempo_is_each_change_and_a_heartbeat() {
-    let mut terminal = terminal(Policy::OnChange);
-    terminal.lift.set_trips_per_day(0.001);
-    let mut due = at(0);
-    while due < at(600_000) {
-        terminal.tick(due);
-        let next = terminal.next_due();
-        assert!(next > due, "time goes on");
-        due = next;
+/// Sends all it can, acknowledges each, and returns the payloads.
+fn drain(terminal: &mut Terminal, now: Timestamp) -> Vec<Outgoing> {
+    let mut all = Vec::new();
+    while let Some(message) = terminal.next_message(now) {
+        terminal.acknowledged(message.pkid).unwrap();
+        all.push(message);
     }
-    assert_eq!(terminal.outbox().len(), 10, "a standing lift says one thing a minute");
+    all
 }
 
-fn meaning(raw: &str) -> &'static domain::FaultKind {
-    domain::fault_by_slug(raw).unwrap()
-}
-
-/// A terminal without power, and all it says after its connect.
-fn said(json: bool) -> Vec<Outgoing> {
-    let mut terminal = terminal(Policy::OnDemand).with_json(json);
-    terminal.inject(Fault::PowerCut, at(0));
-    terminal.read(at(5));
-    terminal.connected(at(10));
-    let said: Vec<Outgoing> = std::iter::from_fn(|| terminal.next_message(at(20))).collect();
-    let kinds: Vec<Kind> = said.iter().map(|message| message.kind).collect();
-    assert_eq!(kinds, [Kind::Telemetry, Kind::Event, Kind::Event, Kind::Telemetry]);
-    said
+fn telemetry(message: &Outgoing) -> TelemetryBatch {
+    assert!(message.topic.ends_with("/telemetry"), "{}", message.topic);
+    proto::decode::telemetry(&message.payload, &table).unwrap()
 }
 
 #[test]
-fn protobuf_says_what_was_meant() {
-    let said = said(false);
-    let state = proto::decode::telemetry(&said[0].payload, &meaning).unwrap();
-    assert_eq!((state.boot, state.sent), (BOOT, Some(at(20))));
+fn a_connect_tells_the_state_then_the_active_faults_then_the_rest() {
+    let mut terminal = terminal(1, Settings { complete: false, ..Settings::default() });
+    terminal.inject(Fault::new(FaultKind::EntrapmentBetweenFloors).until_released(), start());
+    let now = start().plus(Duration::from_mins(5));
+    terminal.connected(now);
+    let messages = drain(&mut terminal, now);
+    let state = telemetry(&messages[0]);
+    assert_eq!(state.readings.len(), 1);
     let reading = &state.readings[0];
-    assert_eq!((reading.seq.0, reading.time), (said[0].first_seq, at(10)));
-    assert_eq!(reading.flag(Reading::FLAG_BATTERY_POWER), Field::Known(true));
-    assert_eq!(reading.passengers, Field::Known(Passengers::No));
-    let active = proto::decode::events(&said[1].payload, &meaning).unwrap();
-    assert_eq!(&*active.active.unwrap()[0].raw, "power_off");
-    let event = &proto::decode::events(&said[2].payload, &meaning).unwrap().events[0];
-    assert_eq!((&*event.code.raw, event.state, event.time), ("power_off", EventState::Open, at(0)));
+    assert_eq!(reading.time, now);
+    assert!(reading.floor.is_sent() && reading.load_kg.is_sent(), "all of it: {reading:?}");
+    assert_eq!(reading.door_zone, Field::Known(false));
+    let active = proto::decode::events(&messages[1].payload, &table).unwrap();
+    let slugs: Vec<&str> = active.active.iter().flatten().map(|code| &*code.raw).collect();
+    assert_eq!(slugs, ["stop_outside_zone"]);
+    assert_eq!(messages[0].topic.as_ref(), "lift/v1/350102/sim-1/telemetry");
+    let backlog: Vec<i64> = messages[2..]
+        .iter()
+        .filter(|message| message.topic.ends_with("telemetry"))
+        .flat_map(|message| telemetry(message).readings)
+        .map(|reading| reading.seq.0)
+        .collect();
+    assert!(backlog.len() > 10 && backlog.is_sorted(), "{backlog:?}");
+    let events: Vec<_> = messages[2..]
+        .iter()
+        .filter(|message| message.topic.ends_with("event"))
+        .flat_map(|message| proto::decode::events(&message.payload, &table).unwrap().events)
+        .filter(|event| &*event.code.raw == "stop_outside_zone")
+        .map(|event| event.state)
+        .collect();
+    assert_eq!(events, [EventState::Open]);
 }
 
 #[test]
-fn json_says_it_in_the_words_of_the_wire_document() {
-    let said = said(true);
-    let value = |place: usize| serde_json::from_slice::<Value>(&said[place].payload).unwrap();
-    let state = value(0);
-    assert_eq!((&state["boot"], &state["sent"]), (&json!(7), &json!(at(20).millis())));
-    let reading = &state["readings"][0];
-    assert_eq!(reading["seq"], json!(said[0].first_seq));
-    assert_eq!(reading["time"], json!(at(10).millis()));
-    assert_eq!(reading["passengers"], json!(false));
-    assert_eq!(reading["door_state"], json!(2));
-    assert_eq!(reading["codes"], json!(["power_off"]));
-    assert_eq!(value(1)["active"], json!(["power_off"]));
-    let event = json!({"seq": 1, "time": at(0).millis(), "code": "power_off", "state": "open"});
-    assert_eq!(value(2)["events"], json!([event]));
+fn sent_is_rewritten_and_device_time_is_not() {
+    let mut terminal = terminal(2, Settings::default()).with_skew(Duration::from_secs(5));
+    terminal.connected(start());
+    let first = telemetry(&terminal.next_message(start()).unwrap());
+    terminal.disconnected();
+    let later = start().plus(Duration::from_secs(90));
+    terminal.connected(later);
+    let again = drain(&mut terminal, later);
+    let resent = again.iter().find(|message| message.resent).unwrap();
+    let resent = telemetry(resent);
+    let skew = Duration::from_secs(5);
+    assert_eq!(first.readings[0], resent.readings[0]);
+    assert_eq!((first.sent, resent.sent), (Some(start().plus(skew)), Some(later.plus(skew))));
+    assert_eq!(first.readings[0].time, start().plus(skew));
+}
+
+#[test]
+fn a_reboot_tells_the_last_number_of_the_boot_before() {
+    let mut terminal = terminal(3, Settings::default());
+    terminal.connected(start());
+    drain(&mut terminal, start());
+    terminal.disconnected();
+    terminal.reboot(8);
+    terminal.connected(start());
+    let first = telemetry(&terminal.next_message(start()).unwrap());
+    assert_eq!((first.boot, first.prev_boot_last_seq, first.readings[0].seq), (BootId(8), Some(1), Seq(1)));
+    terminal.disconnected();
+    terminal.connected(start());
+    let messages = drain(&mut terminal, start());
+    assert_eq!(telemetry(&messages[0]).prev_boot_last_seq, Some(1), "until it is acknowledged");
+    terminal.tick(start().plus(Duration::from_mins(2)));
+    let later = drain(&mut terminal, start().plus(Duration::from_mins(2)));
+    assert_eq!(telemetry(&later[0]).prev_boot_last_seq, None);
+}
+
+#[test]
+fn an_overflow_is_told() {
+    let settings = Settings { outbox_max: 50, window: 5, ..Settings::default() };
+    let mut terminal = terminal(4, Settings { pace: Pace::Every(Duration::from_secs(1)), ..settings });
+    terminal.tick(start().plus(Duration::from_secs(40)));
+    terminal.tick(start().plus(Duration::from_secs(80)));
+    assert_eq!(terminal.unacknowledged(), 50);
+    let lost = terminal.dropped() as i64;
+    assert!(lost >= 30, "{lost}");
+    let now = start().plus(Duration::from_secs(80));
+    terminal.connected(now);
+    let messages = drain(&mut terminal, now);
+    let told: Vec<_> = messages
+        .iter()
+        .filter(|message| message.topic.ends_with("telemetry"))
+        .filter_map(|message| telemetry(message).dropped)
+        .collect();
+    assert_eq!(told, [(1, lost + 1)], "the reading of the connect pushes one more out");
+}
+
+#[test]
+fn even_pace_is_even_and_a_window_is_kept() {
+    let pace = Pace::Every(Duration::from_millis(100));
+    let mut terminal = terminal(5, Settings { pace, window: 3, ..Settings::default() });
+    terminal.connected(start());
+    terminal.tick(start().plus(Duration::from_secs(10)));
+    let mut taken = 0;
+    while terminal.next_message(start()).is_some() {
+        taken += 1;
+    }
+    assert_eq!(taken, 3);
+    let numbered = terminal.unacknowledged();
+    assert!((100..120).contains(&numbered), "{numbered} readings in 10 s of 10/s");
+}
+
+#[test]
+fn json_says_the_same_as_protobuf() {
+    let make = |format| {
+        let mut terminal = terminal(6, Settings { format, ..Settings::default() });
+        terminal.connected(start());
+        terminal.next_message(start()).unwrap()
+    };
+    let (json, native) = (make(Format::Json), make(Format::Protobuf));
+    assert_eq!(json.topic.as_ref(), "lift/v1/350102/sim-1/telemetry.json");
+    let json: serde_json::Value = serde_json::from_slice(&json.payload).unwrap();
+    let native = telemetry(&native);
+    let (there, here) = (&json["readings"][0], &native.readings[0]);
+    assert_eq!(json["boot"], 7);
+    assert_eq!(there["time"].as_str().unwrap().parse(), Ok(here.time));
+    assert_eq!(there["position_mm"], here.position_mm.known().unwrap());
+    assert_eq!(there["door_state"], here.door_state.known().unwrap().number());
+    assert_eq!(there["codes"], serde_json::json!([]));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// What decoding sees is exactly what was numbered, whatever the network does.
+    #[test]
+    fn every_number_arrives_under_random_cuts(
+        seed in any::<u64>(), complete in any::<bool>(),
+        steps in prop::collection::vec((1_u64..20_000, 0_u8..5, 0_usize..30), 1..60),
+    ) {
+        let mut terminal = terminal(seed, Settings { complete, window: 8, ..Settings::default() });
+        terminal.inject(Fault::new(FaultKind::PowerCut).lasting(Duration::from_secs(100)), start());
+        let (mut now, mut online, mut arrived) = (start(), false, BTreeSet::new());
+        let mut unacknowledged: Vec<Outgoing> = Vec::new();
+        for (wait_ms, act, count) in steps {
+            now = now.plus(Duration::from_millis(wait_ms));
+            terminal.tick(now);
+            match (act, online) {
+                (0, true) => {
+                    terminal.disconnected();
+                    unacknowledged.clear();
+                    online = false;
+                }
+                (_, false) => {
+                    terminal.connected(now);
+                    online = true;
+                }
+                (1 | 2, true) => unacknowledged.extend(terminal.next_message(now)),
+                _ => {
+                    for message in unacknowledged.drain(..unacknowledged.len().min(count)) {
+                        let delivered = terminal.acknowledged(message.pkid).unwrap();
+                        for seq in numbers(&message) {
+                            prop_assert!(delivered.seqs.contains(&seq));
+                            prop_assert!(arrived.insert(seq), "{seq} was acknowledged before");
+                        }
+                    }
+                }
+            }
+        }
+        terminal.disconnected();
+        terminal.connected(now);
+        for message in drain(&mut terminal, now) {
+            for seq in numbers(&message) {
+                prop_assert!(arrived.insert(seq), "{seq} was acknowledged before");
+            }
+        }
+        let last = *arrived.last().unwrap();
+        prop_assert_eq!(arrived.len() as i64, last, "no gap up to the newest");
+        prop_assert_eq!(terminal.unacknowledged(), 0);
+    }
+}
+
+fn numbers(message: &Outgoing) -> Vec<i64> {
+    if message.topic.ends_with("telemetry") {
+        telemetry(message).readings.iter().map(|reading| reading.seq.0).collect()
+    } else {
+        let batch = proto::decode::events(&message.payload, &table).unwrap();
+        batch.events.iter().map(|event| event.seq.0).collect()
+    }
 }

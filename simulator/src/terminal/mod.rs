@@ -1,0 +1,379 @@
+//! A monitoring terminal: watches one lift, numbers what it sees, keeps it until it is acknowledged.
+//!
+//! A pure state machine: time, connects, disconnects and acknowledgements go in, messages come out. Readings
+//! come on change, at 1 Hz while the car runs, and as a heartbeat; or evenly, for load. Readings and events
+//! share one counter. At a connect the present state goes first, complete, then the list of active faults,
+//! then what is new, then the backlog in batches (DESIGN.md 4).
+
+mod json;
+mod outbox;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::{Area, BootId, Code, EventBatch, FaultEvent, Seq, TelemetryBatch, TerminalId, Timestamp};
+
+use crate::fault::{Fault, Truth};
+use crate::lift::{Codes, Lift, Observation};
+use outbox::{Entry, Item, Outbox, Sent};
+
+pub use settings::{Format, Pace, Qos, Settings};
+
+mod settings;
+
+/// A PUBLISH to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Topic.
+    pub topic: Arc<str>,
+    /// Packet id; not used at QoS 0.
+    pub pkid: u16,
+    /// Payload.
+    pub payload: Vec<u8>,
+    /// Readings and events inside.
+    pub items: usize,
+    /// Some of it was sent before and not acknowledged.
+    pub resent: bool,
+}
+
+/// What an acknowledgement was for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    /// When the message was sent.
+    pub sent: Timestamp,
+    /// When its oldest entry was made; `None` for a list of active faults.
+    pub made: Option<Timestamp>,
+    /// Boot of its entries.
+    pub boot: u32,
+    /// Events, else readings.
+    pub events: bool,
+    /// Their sequence numbers.
+    pub seqs: Vec<i64>,
+}
+
+/// What is left to say right after a connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Greeting {
+    State,
+    Active,
+    Done,
+}
+
+/// A terminal.
+#[derive(Debug)]
+pub struct Terminal {
+    settings: Arc<Settings>,
+    id: TerminalId,
+    topics: [Arc<str>; 2],
+    lift: Lift,
+    boot: u32,
+    seq: i64,
+    prev_boot_last_seq: Option<i64>,
+    skew: Duration,
+    outbox: Outbox,
+    /// What the last reading said.
+    said: Observation,
+    /// The next reading that is due by the clock.
+    next_reading: Timestamp,
+    connected: bool,
+    greeting: Greeting,
+    dropped: u64,
+    resting: bool,
+}
+
+impl Terminal {
+    /// A terminal in boot `boot` whose first reading by the clock is due at `first`.
+    pub fn new(
+        settings: Arc<Settings>,
+        id: TerminalId,
+        area: Area,
+        lift: Lift,
+        boot: u32,
+        first: Timestamp,
+    ) -> Self {
+        let suffix = if settings.format == Format::Json { ".json" } else { "" };
+        let topic = |kind| Arc::from(format!("lift/v1/{area}/{id}/{kind}{suffix}"));
+        Self {
+            topics: [topic("telemetry"), topic("event")],
+            outbox: Outbox::new(settings.outbox_max.max(2 * settings.window)),
+            said: lift.observe(),
+            settings,
+            id,
+            lift,
+            boot,
+            seq: 0,
+            prev_boot_last_seq: None,
+            skew: Duration::ZERO,
+            next_reading: first,
+            connected: false,
+            greeting: Greeting::Done,
+            dropped: 0,
+            resting: false,
+        }
+    }
+
+    /// Lets its clock run `skew` ahead of the truth.
+    #[must_use]
+    pub fn with_skew(self, skew: Duration) -> Self {
+        Self { skew, ..self }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &TerminalId {
+        &self.id
+    }
+
+    /// Readings and events not acknowledged yet.
+    pub fn unacknowledged(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// Readings and events lost to a full outbox so far.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Stages a fault at its lift. False when too many wait already.
+    pub fn inject(&mut self, fault: Fault, now: Timestamp) -> bool {
+        self.tick(now);
+        self.lift.inject(fault)
+    }
+
+    /// Ends the fault that is on.
+    pub fn release(&mut self, now: Timestamp) {
+        self.tick(now);
+        self.lift.release();
+    }
+
+    /// What has really happened at its lift; finished faults are told once.
+    pub fn take_truths(&mut self) -> Vec<Truth> {
+        if !self.lift.has_episodes() {
+            return Vec::new();
+        }
+        let truth = |episode: crate::lift::Episode| Truth {
+            terminal: self.id.clone(),
+            fault: episode.kind,
+            begin: episode.begin,
+            end: episode.end,
+            people: episode.people,
+            expected: episode.expected,
+        };
+        self.lift.take_episodes().into_iter().map(truth).collect()
+    }
+
+    /// Makes no more readings; what it has is still sent.
+    pub fn rest(&mut self) {
+        self.resting = true;
+    }
+
+    /// Restarts its software: another boot, numbers from 1. The outbox is on flash and survives.
+    pub fn reboot(&mut self, boot: u32) {
+        self.prev_boot_last_seq = Some(self.seq);
+        (self.boot, self.seq) = (boot, 0);
+    }
+
+    /// When [`Terminal::tick`] has something to do by itself; `None` while resting.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        (!self.resting).then(|| self.lift.next_change().min(self.next_reading))
+    }
+
+    /// Brings lift and terminal to `now`; readings and events on the way go to the outbox.
+    pub fn tick(&mut self, now: Timestamp) {
+        if let Pace::Every(interval) = self.settings.pace {
+            // After a long pause only what the outbox can hold is made up for.
+            let most = interval.saturating_mul(u32::try_from(self.settings.outbox_max).unwrap_or(u32::MAX));
+            self.next_reading = self.next_reading.max(now.minus(most));
+        }
+        while let Some(due) = self.next_due().filter(|due| *due <= now) {
+            self.lift.advance(due);
+            self.look(due);
+        }
+        if !self.resting {
+            self.lift.advance(now);
+        }
+    }
+
+    fn look(&mut self, now: Timestamp) {
+        let seen = self.lift.observe();
+        let due = self.next_reading <= now;
+        match self.settings.pace {
+            Pace::OnChange if due || seen != self.said => {
+                let calm = !self.lift.is_running();
+                let wait = if calm { self.settings.heartbeat } else { self.settings.running };
+                self.next_reading = now.plus(wait);
+                self.say(seen, now, self.settings.complete);
+            }
+            Pace::Every(interval) if due => {
+                self.next_reading = self.next_reading.plus(interval);
+                self.say(seen, now, self.settings.complete);
+            }
+            Pace::Unlimited if due => {
+                // Readings are made when there is room for them; only events come by the clock.
+                self.next_reading = now.plus(self.settings.heartbeat);
+            }
+            _ if seen.codes != self.said.codes => self.say(seen, now, self.settings.complete),
+            _ => {}
+        }
+    }
+
+    /// Writes a reading, and an event for each code that came or went.
+    fn say(&mut self, seen: Observation, now: Timestamp, complete: bool) {
+        let before = (!complete).then(|| Box::new(self.said));
+        let (old, new) = (self.said.codes, seen.codes);
+        self.said = seen;
+        self.push(Item::State { seen, before }, now);
+        let ended = old.without(new).slugs().map(|code| (code, domain::EventState::Close));
+        let begun = new.without(old).slugs().map(|code| (code, domain::EventState::Open));
+        for (code, state) in ended.chain(begun) {
+            self.push(Item::Event { code, state }, now);
+        }
+    }
+
+    fn push(&mut self, item: Item, at: Timestamp) {
+        self.seq += 1;
+        let entry = Entry { boot: self.boot, seq: self.seq, at, item, sent_before: false };
+        self.dropped += u64::from(self.outbox.push(entry, self.connected));
+    }
+
+    /// The server has accepted the connection.
+    pub fn connected(&mut self, now: Timestamp) {
+        self.tick(now);
+        self.connected = true;
+        self.greeting = Greeting::State;
+        self.say(self.lift.observe(), now, true);
+    }
+
+    /// The connection is gone; what was on its way is sent again.
+    pub fn disconnected(&mut self) {
+        self.connected = false;
+        self.outbox.disconnected();
+    }
+
+    /// The next message, while the window has room.
+    pub fn next_message(&mut self, now: Timestamp) -> Option<Outgoing> {
+        if !self.connected || self.outbox.inflight() >= self.settings.window {
+            return None;
+        }
+        if self.greeting == Greeting::Active {
+            self.greeting = Greeting::Done;
+            return Some(self.active_list(now));
+        }
+        if self.settings.pace == Pace::Unlimited && self.outbox.waiting() == 0 && !self.resting {
+            self.say(self.lift.observe(), now, self.settings.complete);
+        }
+        // The first message after a connect is the state alone: it must not wait for a batch to fill.
+        let live_max = if self.greeting == Greeting::State { 1 } else { self.settings.live_batch };
+        let sent = self.outbox.take(live_max, self.settings.backlog_batch, now)?;
+        if self.greeting == Greeting::State {
+            self.greeting = Greeting::Active;
+        }
+        let pkid = sent.pkid;
+        let events = sent.entries.first().is_some_and(|entry| entry.item.is_event());
+        // Device times are this clock's, also of what it wrote down long ago.
+        let voice = Voice { format: self.settings.format, skew: self.skew, now };
+        let prev = self.prev_boot_last_seq.filter(|_| sent.entries.iter().all(|one| one.boot == self.boot));
+        let outgoing = Outgoing {
+            topic: self.topics[usize::from(events)].clone(),
+            pkid,
+            payload: if events { voice.events(sent) } else { voice.telemetry(sent, prev) },
+            items: sent.entries.len(),
+            resent: sent.entries.iter().any(|entry| entry.sent_before),
+        };
+        if self.settings.qos == Qos::AtMostOnce {
+            self.outbox.acknowledge(pkid);
+        }
+        Some(outgoing)
+    }
+
+    fn active_list(&mut self, now: Timestamp) -> Outgoing {
+        let voice = Voice { format: self.settings.format, skew: self.skew, now };
+        let pkid = self.outbox.announce(now);
+        if self.settings.qos == Qos::AtMostOnce {
+            self.outbox.acknowledge(pkid);
+        }
+        let payload = voice.active(self.boot, self.said.codes);
+        Outgoing { topic: self.topics[1].clone(), pkid, payload, items: 0, resent: false }
+    }
+
+    /// PUBACK or PUBREC: the server has taken over. `None` for an id that is not on its way.
+    pub fn acknowledged(&mut self, pkid: u16) -> Option<Delivered> {
+        let sent = self.outbox.acknowledge(pkid)?;
+        let first = sent.entries.first();
+        let events = first.is_some_and(|entry| entry.item.is_event());
+        let boot = first.map_or(self.boot, |entry| entry.boot);
+        if first.is_some() && !events && boot == self.boot {
+            self.prev_boot_last_seq = None;
+        }
+        Some(Delivered {
+            sent: sent.at,
+            made: first.map(|entry| entry.at),
+            boot,
+            events,
+            seqs: sent.entries.iter().map(|entry| entry.seq).collect(),
+        })
+    }
+}
+
+/// How a terminal writes: its format, its clock, the moment of transmission.
+struct Voice {
+    format: Format,
+    skew: Duration,
+    now: Timestamp,
+}
+
+impl Voice {
+    fn telemetry(&self, sent: &Sent, prev_boot_last_seq: Option<i64>) -> Vec<u8> {
+        let reading = |entry: &Entry| {
+            let (seq, at) = (Seq(entry.seq), entry.at.plus(self.skew));
+            match &entry.item {
+                Item::State { seen, before: None } => Some(seen.reading(seq, at)),
+                Item::State { seen, before: Some(before) } => Some(seen.changes(before, seq, at)),
+                Item::Event { .. } => None,
+            }
+        };
+        let batch = TelemetryBatch {
+            boot: BootId(sent.entries.first().map_or(0, |entry| entry.boot)),
+            sent: Some(self.now.plus(self.skew)),
+            prev_boot_last_seq,
+            dropped: sent.gap.map(|gap| (gap.from, gap.to)),
+            readings: sent.entries.iter().filter_map(reading).collect(),
+        };
+        match self.format {
+            Format::Protobuf => proto::encode::telemetry(&batch),
+            Format::Json => json::telemetry(&batch),
+        }
+    }
+
+    fn events(&self, sent: &Sent) -> Vec<u8> {
+        let event = |entry: &Entry| {
+            let Item::Event { code, state } = entry.item else { return None };
+            let (seq, time) = (Seq(entry.seq), entry.at.plus(self.skew));
+            Code::canonical(code).map(|code| FaultEvent { seq, time, code, state })
+        };
+        self.event_batch(EventBatch {
+            boot: BootId(sent.entries.first().map_or(0, |entry| entry.boot)),
+            sent: Some(self.now.plus(self.skew)),
+            events: sent.entries.iter().filter_map(event).collect(),
+            active: None,
+        })
+    }
+
+    fn active(&self, boot: u32, codes: Codes) -> Vec<u8> {
+        self.event_batch(EventBatch {
+            boot: BootId(boot),
+            sent: Some(self.now.plus(self.skew)),
+            events: Vec::new(),
+            active: Some(codes.slugs().filter_map(Code::canonical).collect()),
+        })
+    }
+
+    fn event_batch(&self, batch: EventBatch) -> Vec<u8> {
+        match self.format {
+            Format::Protobuf => proto::encode::events(&batch),
+            Format::Json => json::events(&batch),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
