@@ -50,6 +50,8 @@ fn line() -> ProgressBar {
 pub(crate) async fn record(arguments: RecordArgs, cancel: CancellationToken) -> anyhow::Result<()> {
     let mut options = RecordOptions::new(arguments.broker, arguments.file);
     options.filter = arguments.filter;
+    // An id by which `--dev` knows an integration.
+    options.client_id = format!("integration-recorder-{}", std::process::id());
     let stop = cancel.child_token();
     if let Some(duration) = arguments.duration {
         let ended = stop.clone();
