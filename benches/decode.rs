@@ -11,7 +11,8 @@ fn main() {
 
 fn batch(count: i64) -> Vec<u8> {
     let reading = |index: i64| {
-        let mut reading = Reading::new(Seq(70_000 + index), Timestamp::from_millis(1_763_769_600_123 + index * 1000));
+        let mut reading =
+            Reading::new(Seq(70_000 + index), Timestamp::from_millis(1_763_769_600_123 + index * 1000));
         reading.car_status = Field::Known(CarStatus::Running);
         reading.direction = Field::Known(Direction::Up);
         reading.door_zone = Field::Known(false);
@@ -33,9 +34,9 @@ fn batch(count: i64) -> Vec<u8> {
 #[divan::bench(args = [1, 50, 1000])]
 fn protobuf(bencher: Bencher<'_, '_>, readings: i64) {
     let payload = batch(readings);
-    bencher.counter(ItemsCount::new(readings.cast_unsigned())).bench(|| {
-        decode(black_box("lift/v1/350102/sim-000001/telemetry"), black_box(&payload), &gb24476)
-    });
+    bencher
+        .counter(ItemsCount::new(readings.cast_unsigned()))
+        .bench(|| decode(black_box("lift/v1/350102/sim-000001/telemetry"), black_box(&payload), &gb24476));
 }
 
 #[divan::bench]
