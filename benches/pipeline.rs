@@ -74,7 +74,7 @@ async fn main() {
     println!("CPU us/message        {:>10.2}   server", per_message(after.2.server - before.2.server));
     println!(
         "                      {:>10.2}   PostgreSQL",
-        per_message(after.2.postgres - before.2.postgres)
+        per_message(after.2.postgres.saturating_sub(before.2.postgres))
     );
     println!("                      {:>10.2}   fleet", per_message(after.2.fleet - before.2.fleet));
     println!("memory                {:>10.1} MB server", memory as f64 / 1024.0);
@@ -111,8 +111,9 @@ fn cpu(server: u32) -> Cpu {
     let postgres = all_processes().map_or(0, |processes| {
         processes
             .filter_map(Result::ok)
+            // The private one runs through its own loader, which stands first on its command line.
             .filter(|process| {
-                process.cmdline().is_ok_and(|line| line.first().is_some_and(|word| word.contains("postgres")))
+                process.cmdline().is_ok_and(|line| line.iter().any(|word| word.contains("postgres")))
             })
             .map(|process| ticks(&process))
             .sum()

@@ -358,12 +358,14 @@ async fn start_alerting(
     let stop = stops.gate.clone();
     data.spawn(async move {
         let outcome = tokio::select! {
+            // First: after a stop its tasks may have ended before this one is polled.
+            biased;
+            // Drained when the last input has been given: ingest ends first and lets go of its handle.
+            () = stop.cancelled() => running.drain().await.map_err(Into::into),
             ended = running.ended() => match ended {
                 Ok(task) => Err(anyhow!("its task '{task}' ended by itself")),
                 Err(error) => Err(error.into()),
             },
-            // Drained when the last input has been given: ingest ends first and lets go of its handle.
-            () = stop.cancelled() => running.drain().await.map_err(Into::into),
         };
         ("alerting", outcome)
     });

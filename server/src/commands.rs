@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::CommandFactory;
@@ -73,6 +74,9 @@ fn quiet_log() -> anyhow::Result<()> {
     logging::start(LogFormat::Text, "warn")
 }
 
+/// Signals this close together are one wish: some senders signal a process and its group.
+const SIGNALS_APART: Duration = Duration::from_millis(500);
+
 /// Cancelled by SIGTERM or Ctrl-C. A second one ends the process at once.
 pub(crate) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate()).context("no handler for SIGTERM")?;
@@ -80,12 +84,13 @@ pub(crate) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     let cancel = CancellationToken::new();
     let told = cancel.clone();
     tokio::spawn(async move {
-        for again in [false, true] {
+        let mut first = None;
+        loop {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            if again {
+            if first.get_or_insert_with(Instant::now).elapsed() > SIGNALS_APART {
                 eprintln!("liftwatch: stopped at once by a second signal");
                 #[allow(clippy::disallowed_methods)] // the server crate is the one that may exit
                 std::process::exit(130);
