@@ -117,3 +117,21 @@ async fn a_database_away_for_five_seconds_loses_nothing() {
     let report = fleet.stop().await;
     reconcile(cluster.url(), &report, ledger.path()).await;
 }
+
+#[tokio::test]
+async fn a_stop_while_the_database_is_away_ends_in_time_and_loses_nothing() {
+    let cluster = TestCluster::new().await;
+    let mut server = Server::start(cluster.url()).await;
+    let ledger = tempfile::NamedTempFile::new().expect("a file");
+    let fleet = fleet(&server, ledger.path()).await;
+    acked_more(&fleet, 2_000).await;
+    cluster.kill().await;
+    eventually("the server notices", async || (server.get("/readyz").await.0 == 503).then_some(())).await;
+    let status = server.terminate().await;
+    assert!(status.success(), "{status}");
+    cluster.start().await;
+    server.restart().await;
+    acked_more(&fleet, 2_000).await;
+    let report = fleet.stop().await;
+    reconcile(cluster.url(), &report, ledger.path()).await;
+}

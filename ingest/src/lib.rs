@@ -14,6 +14,6 @@ mod topic;
 
 pub use decode::{Decoded, Undecodable, decode};
 pub use metrics::IngestMetrics;
-pub use pipeline::{Ingest, IngestConfig, IngestReceipt, Observed, Sink, Wiring};
+pub use pipeline::{Ingest, IngestConfig, IngestError, IngestReceipt, Observed, Sink, Wiring};
 pub use profile::gb24476;
 pub use topic::{Channel, Format, Topic, TopicError, presence_topic};

@@ -3,12 +3,13 @@
 //! One task orders and decodes; each writer is a task of its own with its own connection. Queues and their
 //! answer to "full?":
 //! - inbound (broker to here): bounded by the broker, which pauses the sockets.
-//! - writer queues: [`IngestConfig::queue_len`], meant to hold more than the broker's byte budget lets in.
-//!   Full all the same: the message is *shed*, shown to the rules but neither stored nor acknowledged, and
-//!   counted; the broker closes the connection, and the terminal sends it again.
+//! - writer queues: [`IngestConfig::queue_len`], which must be more than the broker's byte budget lets in, so
+//!   that it is the broker who slows terminals down. Full all the same: the message is *shed*, shown to the
+//!   rules but neither stored nor acknowledged, and counted; the broker closes the connection, and the
+//!   terminal sends it again.
 //! - messages of terminals that are being registered: the same bound, the same answer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -17,9 +18,12 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use broker::{Ack, Inbound, PresenceChange, Publish};
 use domain::{Area, Arrival, ArrivalNo, ElevatorId, Message, Receipt, TerminalId, Timestamp};
-use store::{Incoming, Item, QuarantineEntry, QuarantineReason, Registry, TerminalRecord, Writer};
+use store::{
+    Incoming, Item, QuarantineEntry, QuarantineReason, Registry, StoreError, TerminalRecord, Writer,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::{IngestMetrics, Topic, decode, gb24476};
 
@@ -28,15 +32,15 @@ use crate::{IngestMetrics, Topic, decode, gb24476};
 pub struct IngestConfig {
     /// Messages that wait for one writer, at most.
     pub queue_len: usize,
-    /// Messages written in one transaction, at most.
-    pub batch_messages_max: usize,
+    /// Rows written in one transaction, at most; one message more than that is written alone.
+    pub batch_rows_max: usize,
     /// Whether unknown terminals register themselves (`--dev`).
     pub register_unknown: bool,
 }
 
 impl Default for IngestConfig {
     fn default() -> Self {
-        Self { queue_len: 200_000, batch_messages_max: 5_000, register_unknown: false }
+        Self { queue_len: 1_000_000, batch_rows_max: 5_000, register_unknown: false }
     }
 }
 
@@ -108,7 +112,14 @@ pub struct Wiring<S> {
     pub store_up: watch::Sender<bool>,
     /// Where to count.
     pub metrics: Arc<IngestMetrics>,
+    /// Gives up on a store that stays away: what waits for it is not acknowledged and comes again.
+    pub abandon: CancellationToken,
 }
+
+/// A part of ingest ended before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a writer or the registration of terminals ended by itself")]
+pub struct IngestError;
 
 struct Work {
     item: Item,
@@ -119,16 +130,24 @@ struct Work {
 pub struct Ingest;
 
 impl Ingest {
-    /// Runs until the broker has closed its end and every queue is drained.
-    pub async fn run<S: Sink>(config: IngestConfig, wiring: Wiring<S>) {
-        let Wiring { mut inbound, registry, writers, sink, hub, arrival_start, store_up, metrics } = wiring;
+    /// Runs until the broker has closed its end and every queue is drained, or until a part of it fails.
+    pub async fn run<S: Sink>(config: IngestConfig, wiring: Wiring<S>) -> Result<(), IngestError> {
+        let Wiring { mut inbound, registry, writers, sink, hub, arrival_start, store_up, metrics, abandon } =
+            wiring;
         let store_up = Arc::new(store_up);
         let mut tasks = JoinSet::new();
         let mut queues = Vec::with_capacity(writers.len());
         for writer in writers {
             let (sender, queue) = mpsc::channel(config.queue_len);
             queues.push(sender);
-            tasks.spawn(write(writer, queue, config.batch_messages_max, store_up.clone(), metrics.clone()));
+            let shard = Shard {
+                writer,
+                rows_max: config.batch_rows_max,
+                store_up: store_up.clone(),
+                metrics: metrics.clone(),
+                abandon: abandon.clone(),
+            };
+            tasks.spawn(shard.run(queue));
         }
         let (unregistered, registrations) = mpsc::channel(1);
         let (registered_tx, mut registered) = mpsc::channel(1);
@@ -144,12 +163,20 @@ impl Ingest {
             arrival: arrival_start,
             metrics,
             waiting: HashMap::new(),
+            online: HashMap::new(),
         };
         let mut buffer = Vec::with_capacity(512);
         let mut registering = false;
         loop {
             tokio::select! {
                 biased;
+                Some(ended) = tasks.join_next() => {
+                    // Writers end before their queue only when they are told to abandon it.
+                    if !abandon.is_cancelled() {
+                        tracing::error!(outcome = ?ended, "a task of ingest ended by itself");
+                        return Err(IngestError);
+                    }
+                }
                 Some(terminals) = registered.recv() => {
                     registering = false;
                     shell.release(terminals).await;
@@ -180,11 +207,16 @@ impl Ingest {
         drop(shell);
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
-                tracing::error!(error = %error, "an ingest task failed");
+                tracing::error!(error = %error, "a task of ingest failed");
+                return Err(IngestError);
             }
         }
+        Ok(())
     }
 }
+
+/// Messages of one terminal that wait for its registration. Full: the next is shed.
+const WAITING_MAX: usize = 5_000;
 
 /// Messages of one terminal that waits to be registered.
 struct Waiting {
@@ -201,6 +233,8 @@ struct Shell<S> {
     arrival: ArrivalNo,
     metrics: Arc<IngestMetrics>,
     waiting: HashMap<TerminalId, Waiting>,
+    /// The connection by which each terminal came last: no more entries than terminals in the registry.
+    online: HashMap<TerminalId, u64>,
 }
 
 impl<S: Sink> Shell<S> {
@@ -225,7 +259,7 @@ impl<S: Sink> Shell<S> {
             );
         };
         if let Some(waiting) = self.waiting.get_mut(&terminal_id) {
-            return hold(waiting, Inbound::Publish(publish), &self.config, &self.metrics);
+            return hold(waiting, Inbound::Publish(publish), &self.metrics);
         }
         let Some(record) = self.registry.lookup(terminal_id.as_str()) else {
             let area = publish.topic.parse::<Topic>().map(|topic| topic.area);
@@ -236,6 +270,13 @@ impl<S: Sink> Shell<S> {
             self.waiting.insert(terminal_id, Waiting { area, messages });
             return;
         };
+        if !record.enabled {
+            return self.quarantine(
+                publish,
+                QuarantineReason::UnknownTerminal,
+                "switched off in the registry",
+            );
+        }
         let decoded = match decode(&publish.topic, &publish.payload, &gb24476) {
             Ok(decoded) => decoded,
             Err(error) => return self.quarantine(publish, error.reason, &error.detail),
@@ -287,10 +328,18 @@ impl<S: Sink> Shell<S> {
     async fn presence(&mut self, change: PresenceChange) {
         let Ok(terminal_id) = TerminalId::new(&change.client_id) else { return };
         if let Some(waiting) = self.waiting.get_mut(&terminal_id) {
-            return hold(waiting, Inbound::Presence(change), &self.config, &self.metrics);
+            return hold(waiting, Inbound::Presence(change), &self.metrics);
         }
         // A terminal that is not known yet shows itself with its first message.
-        let Some(record) = self.registry.lookup(terminal_id.as_str()) else { return };
+        let Some(record) = self.registry.lookup(terminal_id.as_str()).filter(|record| record.enabled) else {
+            return;
+        };
+        if change.online {
+            self.online.insert(terminal_id.clone(), change.epoch);
+        } else if self.online.get(&terminal_id).is_some_and(|newest| *newest > change.epoch) {
+            // The end of a connection that was taken over says nothing about the present one.
+            return;
+        }
         self.present(terminal_id, record, change.online, change.reason.as_str(), change.at_us).await;
     }
 
@@ -341,8 +390,8 @@ impl<S: Sink> Shell<S> {
     }
 }
 
-fn hold(waiting: &mut Waiting, message: Inbound, config: &IngestConfig, metrics: &IngestMetrics) {
-    if waiting.messages.len() < config.batch_messages_max {
+fn hold(waiting: &mut Waiting, message: Inbound, metrics: &IngestMetrics) {
+    if waiting.messages.len() < WAITING_MAX {
         waiting.messages.push(message);
     } else {
         metrics.shed.inc();
@@ -369,59 +418,185 @@ async fn register(
 
 /// One writer: takes what is waiting, commits it, acknowledges. Never lingers: a batch is what came while the
 /// one before was being committed.
-async fn write(
-    mut writer: Writer,
-    mut queue: mpsc::Receiver<Work>,
-    batch_messages_max: usize,
+struct Shard {
+    writer: Writer,
+    rows_max: usize,
     store_up: Arc<watch::Sender<bool>>,
     metrics: Arc<IngestMetrics>,
-) {
-    let mut work = Vec::with_capacity(batch_messages_max);
-    while queue.recv_many(&mut work, batch_messages_max).await > 0 {
-        let (items, receipts): (Vec<_>, Vec<_>) =
-            work.drain(..).map(|work| (work.item, work.receipt)).unzip();
-        metrics.batch_messages.observe(items.len() as f64);
-        if commit(&mut writer, &items, &store_up, &metrics).await {
-            receipts.into_iter().for_each(Receipt::done);
+    abandon: CancellationToken,
+}
+
+/// How a batch ended.
+enum Outcome {
+    Stored,
+    /// The store refuses something in it, and will again.
+    Refused(StoreError),
+    /// Given up by a stop.
+    Abandoned,
+}
+
+impl Shard {
+    async fn run(mut self, mut queue: mpsc::Receiver<Work>) {
+        let mut waiting = VecDeque::new();
+        let mut buffer = Vec::new();
+        loop {
+            if waiting.is_empty() && queue.recv_many(&mut buffer, self.rows_max).await == 0 {
+                return;
+            }
+            waiting.extend(buffer.drain(..));
+            let count = batch_len(&waiting, self.rows_max);
+            if !self.store(waiting.drain(..count).collect()).await {
+                return;
+            }
+        }
+    }
+
+    /// Stores a batch; what the store refuses is searched by halves and quarantined, so that its neighbours
+    /// are stored. False: abandoned.
+    async fn store(&mut self, work: Vec<Work>) -> bool {
+        let mut parts = vec![work];
+        while let Some(mut part) = parts.pop() {
+            let (items, receipts): (Vec<_>, Vec<_>) =
+                part.drain(..).map(|work| (work.item, work.receipt)).unzip();
+            self.metrics.batch_messages.observe(items.len() as f64);
+            match self.commit(&items).await {
+                Outcome::Stored => receipts.into_iter().for_each(Receipt::done),
+                Outcome::Abandoned => return false,
+                Outcome::Refused(error) => {
+                    let mut work: Vec<_> = items
+                        .into_iter()
+                        .zip(receipts)
+                        .map(|(item, receipt)| Work { item, receipt })
+                        .collect();
+                    if let [Work { item, .. }] = work.as_mut_slice() {
+                        let Some(entry) = refused(item, &error) else {
+                            // Not even quarantine takes it. Not acknowledged; the pause keeps the terminal
+                            // that sends it again from doing so without end.
+                            self.metrics.commit_failures.inc();
+                            tracing::error!(error = %error, "a message can be neither stored nor quarantined");
+                            tokio::time::sleep(REFUSED_PAUSE).await;
+                            continue;
+                        };
+                        *item = Item::Quarantine(entry);
+                        parts.push(work);
+                    } else {
+                        let second = work.split_off(work.len() / 2);
+                        parts.extend([second, work]);
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// Tries until the store has decided.
+    async fn commit(&mut self, items: &[Item]) -> Outcome {
+        let mut pauses = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(50))
+            .with_max_delay(Duration::from_secs(2))
+            .with_jitter()
+            .without_max_times()
+            .build();
+        loop {
+            let Some(committed) = self.abandon.run_until_cancelled(self.writer.commit(items)).await else {
+                return Outcome::Abandoned;
+            };
+            match committed {
+                Ok(_) => {
+                    if self.store_up.send_if_modified(|up| !std::mem::replace(up, true)) {
+                        tracing::info!("the store takes rows again");
+                    }
+                    return Outcome::Stored;
+                }
+                // A refused login is mended by a person, without our restart.
+                Err(error) if error.retryable() || matches!(error, StoreError::Login(_)) => {
+                    self.metrics.commit_retries.inc();
+                    if self.store_up.send_if_modified(|up| std::mem::replace(up, false)) {
+                        tracing::warn!(error = %error, "the store is away; acknowledgements wait");
+                    }
+                    let pause = tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(2)));
+                    if self.abandon.run_until_cancelled(pause).await.is_none() {
+                        return Outcome::Abandoned;
+                    }
+                }
+                Err(error) => return Outcome::Refused(error),
+            }
         }
     }
 }
 
-/// Commits until it is done; `false` if the batch can never be stored.
-async fn commit(
-    writer: &mut Writer,
-    items: &[Item],
-    store_up: &watch::Sender<bool>,
-    metrics: &IngestMetrics,
-) -> bool {
-    let mut pauses = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(50))
-        .with_max_delay(Duration::from_secs(2))
-        .with_jitter()
-        .without_max_times()
-        .build();
-    loop {
-        match writer.commit(items).await {
-            Ok(_) => {
-                if !*store_up.borrow() {
-                    tracing::info!("the store takes rows again");
-                }
-                store_up.send_if_modified(|up| !std::mem::replace(up, true));
-                return true;
-            }
-            Err(error) if error.retryable() => {
-                metrics.commit_retries.inc();
-                if *store_up.borrow() {
-                    tracing::warn!(error = %error, "the store is away; acknowledgements wait");
-                }
-                store_up.send_if_modified(|up| std::mem::replace(up, false));
-                tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(2))).await;
-            }
-            Err(error) => {
-                metrics.commit_failures.inc();
-                tracing::error!(error = %error, items = items.len(), "a batch could not be stored; its terminals send again");
-                return false;
-            }
+/// Pause after a message that nothing takes.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many of the first messages make a batch: as many as fit, one at least.
+fn batch_len(waiting: &VecDeque<Work>, rows_max: usize) -> usize {
+    let mut rows = 0;
+    let fits = waiting.iter().take_while(|work| {
+        rows += rows_of(&work.item);
+        rows <= rows_max
+    });
+    fits.count().max(1)
+}
+
+fn rows_of(item: &Item) -> usize {
+    match item {
+        Item::Message(incoming) => match &*incoming.message {
+            Message::Telemetry(batch) => batch.readings.len(),
+            Message::Event(batch) => batch.events.len() + 1,
+        },
+        Item::Quarantine(_) => 1,
+    }
+}
+
+/// What is kept of a message that the store refuses; `None` if it is a quarantine entry itself.
+fn refused(item: &Item, error: &StoreError) -> Option<QuarantineEntry> {
+    let Item::Message(incoming) = item else { return None };
+    let text = format!("{:?}", incoming.message);
+    let terminal_id = incoming.terminal_id.as_str();
+    let (arrived, reason) = (incoming.arrival.at, QuarantineReason::Refused);
+    Some(QuarantineEntry::new(arrived, terminal_id, "", reason, error.to_string(), text.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::{BootId, EventBatch, Seq};
+
+    fn work(readings: usize) -> Work {
+        let reading = domain::Reading::new(Seq(1), Timestamp::default());
+        let message = Message::Telemetry(domain::TelemetryBatch {
+            boot: BootId(1),
+            sent: None,
+            prev_boot_last_seq: None,
+            dropped: None,
+            readings: vec![reading; readings],
+        });
+        let terminal_id = TerminalId::new("t1").unwrap();
+        let (elevator_id, arrival) = (ElevatorId(1), Arrival::default());
+        let incoming = Incoming { elevator_id, terminal_id, arrival, message: Arc::new(message) };
+        Work { item: Item::Message(incoming), receipt: IngestReceipt(None) }
+    }
+
+    #[test]
+    fn a_batch_is_bounded_by_its_rows_not_its_messages() {
+        let waiting: VecDeque<_> = [3, 3, 3, 1].into_iter().map(work).collect();
+        assert_eq!(batch_len(&waiting, 6), 2);
+        assert_eq!(batch_len(&waiting, 7), 2);
+        assert_eq!(batch_len(&waiting, 2), 1, "one larger than the bound goes alone");
+        assert_eq!(batch_len(&waiting, 100), 4);
+    }
+
+    #[test]
+    fn a_refused_message_leaves_its_text_and_the_reason() {
+        let error = StoreError::Corrupt("x".into());
+        let entry = refused(&work(1).item, &error).unwrap();
+        assert_eq!((entry.reason, entry.terminal_id.as_str()), (QuarantineReason::Refused, "t1"));
+        assert!(refused(&Item::Quarantine(entry), &error).is_none());
+        let list = EventBatch { boot: BootId(1), sent: None, events: vec![], active: Some(vec![]) };
+        let mut one = work(1);
+        if let Item::Message(incoming) = &mut one.item {
+            incoming.message = Arc::new(Message::Event(list));
         }
+        assert_eq!(rows_of(&one.item), 1, "an active list is a row");
     }
 }

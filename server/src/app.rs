@@ -187,16 +187,18 @@ impl App {
                 arrival_start: database.run_begin(env!("CARGO_PKG_VERSION")).await?,
                 store_up,
                 metrics: totals.ingest.clone(),
+                abandon: stops.abandon.clone(),
             };
             let ingest_config = IngestConfig {
-                queue_len: config.ingest.queue_len,
-                batch_messages_max: config.ingest.batch_rows_max,
+                // More than the gate's budget lets in, at 256 bytes and more a message: the gate shall be the
+                // one to slow terminals down. A queue takes memory only as it fills.
+                queue_len: config.ingest.queue_len.max(config.broker.budget_bytes.as_usize() / 256 + 1),
+                batch_rows_max: config.ingest.batch_rows_max,
                 register_unknown: dev,
             };
-            data.spawn(async move {
-                Ingest::run(ingest_config, wiring).await;
-                ("ingest", Ok(()))
-            });
+            data.spawn(
+                async move { ("ingest", Ingest::run(ingest_config, wiring).await.map_err(Into::into)) },
+            );
             let stop = stops.gate.clone();
             data.spawn(async move {
                 gate.run(stop).await;

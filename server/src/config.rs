@@ -125,7 +125,7 @@ pub(crate) struct Ingest {
     pub(crate) batch_rows_max: usize,
     /// Writers, each with a connection; elevators are hashed to them.
     pub(crate) writers: usize,
-    /// Messages waiting before each writer; when full, the gate stops reading.
+    /// Messages that may wait before each writer, at least; what `broker.budget_bytes` lets in may wait in any case.
     pub(crate) queue_len: usize,
 }
 
