@@ -107,7 +107,7 @@ async fn play(
     }
     say("stopping: the fleet sends what it still holds, then the services drain");
     let report = fleet.stop().await;
-    let alarms = dispatcher.entrapments();
+    let alarms = dispatcher.entrapments(&simulator::fleet::terminal_name(PREFIX, TRAPPING));
     drop(dispatcher);
     stop.cancel();
     serving.await.context("the services panicked")??;
@@ -246,13 +246,17 @@ impl Dispatcher {
         }
     }
 
-    /// The S1 entrapments raised so far.
-    fn entrapments(&mut self) -> usize {
+    /// How often an S1 entrapment of this terminal was raised so far. Other lifts may have theirs: who stands
+    /// in a car that has crept out of its landing is shut in too, after the 30 s of rule E1.
+    fn entrapments(&mut self, terminal: &str) -> usize {
         while let Ok((event, _)) = self.events.try_recv() {
             self.note(&event);
         }
-        let trapped =
-            |event: &&AlarmEvent| event.alarm.severity == Severity::S1 && event.alarm.kind.0.is_entrapment();
+        let trapped = |event: &&AlarmEvent| {
+            let alarm = &event.alarm;
+            let entrapment = alarm.severity == Severity::S1 && alarm.kind.0.is_entrapment();
+            entrapment && alarm.terminal_id.as_str() == terminal
+        };
         self.raised.iter().filter(trapped).count()
     }
 }
