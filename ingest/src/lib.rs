@@ -10,6 +10,7 @@ mod json;
 mod metrics;
 mod pipeline;
 mod profile;
+mod shard;
 mod topic;
 
 pub use decode::{Decoded, Undecodable, decode};

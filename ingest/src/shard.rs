@@ -1,0 +1,206 @@
+//! The last step of a message: batched, committed, acknowledged.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use domain::{Message, Receipt};
+use store::{Item, QuarantineEntry, QuarantineReason, StoreError, Writer};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{IngestMetrics, IngestReceipt};
+
+/// One thing to write, and the share of its acknowledgement.
+pub(crate) struct Work {
+    pub(crate) item: Item,
+    pub(crate) receipt: IngestReceipt,
+}
+
+/// One writer: takes what is waiting, commits it, acknowledges. Never lingers: a batch is what came while the
+/// one before was being committed.
+pub(crate) struct Shard {
+    pub(crate) writer: Writer,
+    pub(crate) rows_max: usize,
+    pub(crate) store_up: Arc<watch::Sender<bool>>,
+    pub(crate) metrics: Arc<IngestMetrics>,
+    pub(crate) abandon: CancellationToken,
+}
+
+/// How a batch ended.
+enum Outcome {
+    Stored,
+    /// The store refuses something in it, and will again.
+    Refused(StoreError),
+    /// Given up by a stop.
+    Abandoned,
+}
+
+impl Shard {
+    /// Until the queue is closed and drained, or abandoned.
+    pub(crate) async fn run(mut self, mut queue: mpsc::Receiver<Work>) {
+        let mut waiting = VecDeque::new();
+        let mut buffer = Vec::new();
+        loop {
+            if waiting.is_empty() && queue.recv_many(&mut buffer, self.rows_max).await == 0 {
+                return;
+            }
+            waiting.extend(buffer.drain(..));
+            let count = batch_len(&waiting, self.rows_max);
+            if !self.store(waiting.drain(..count).collect()).await {
+                return;
+            }
+        }
+    }
+
+    /// Stores a batch; what the store refuses is searched by halves and quarantined, so that its neighbours
+    /// are stored. False: abandoned.
+    async fn store(&mut self, work: Vec<Work>) -> bool {
+        let mut parts = vec![work];
+        while let Some(mut part) = parts.pop() {
+            let (items, receipts): (Vec<_>, Vec<_>) =
+                part.drain(..).map(|work| (work.item, work.receipt)).unzip();
+            self.metrics.batch_messages.observe(items.len() as f64);
+            match self.commit(&items).await {
+                Outcome::Stored => receipts.into_iter().for_each(Receipt::done),
+                Outcome::Abandoned => return false,
+                Outcome::Refused(error) => {
+                    let mut work: Vec<_> = items
+                        .into_iter()
+                        .zip(receipts)
+                        .map(|(item, receipt)| Work { item, receipt })
+                        .collect();
+                    if let [Work { item, .. }] = work.as_mut_slice() {
+                        let Some(entry) = refused(item, &error) else {
+                            // Not even quarantine takes it. Not acknowledged; the pause keeps the terminal
+                            // that sends it again from doing so without end.
+                            self.metrics.commit_failures.inc();
+                            tracing::error!(error = %error, "a message can be neither stored nor quarantined");
+                            tokio::time::sleep(REFUSED_PAUSE).await;
+                            continue;
+                        };
+                        *item = Item::Quarantine(entry);
+                        parts.push(work);
+                    } else {
+                        let second = work.split_off(work.len() / 2);
+                        parts.extend([second, work]);
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// Tries until the store has decided.
+    async fn commit(&mut self, items: &[Item]) -> Outcome {
+        let mut pauses = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(50))
+            .with_max_delay(Duration::from_secs(2))
+            .with_jitter()
+            .without_max_times()
+            .build();
+        loop {
+            let Some(committed) = self.abandon.run_until_cancelled(self.writer.commit(items)).await else {
+                return Outcome::Abandoned;
+            };
+            match committed {
+                Ok(_) => {
+                    if self.store_up.send_if_modified(|up| !std::mem::replace(up, true)) {
+                        tracing::info!("the store takes rows again");
+                    }
+                    return Outcome::Stored;
+                }
+                // A refused login is mended by a person, without our restart.
+                Err(error) if error.retryable() || matches!(error, StoreError::Login(_)) => {
+                    self.metrics.commit_retries.inc();
+                    if self.store_up.send_if_modified(|up| std::mem::replace(up, false)) {
+                        tracing::warn!(error = %error, "the store is away; acknowledgements wait");
+                    }
+                    let pause = tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(2)));
+                    if self.abandon.run_until_cancelled(pause).await.is_none() {
+                        return Outcome::Abandoned;
+                    }
+                }
+                Err(error) => return Outcome::Refused(error),
+            }
+        }
+    }
+}
+
+/// Pause after a message that nothing takes.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many of the first messages make a batch: as many as fit, one at least.
+fn batch_len(waiting: &VecDeque<Work>, rows_max: usize) -> usize {
+    let mut rows = 0;
+    let fits = waiting.iter().take_while(|work| {
+        rows += rows_of(&work.item);
+        rows <= rows_max
+    });
+    fits.count().max(1)
+}
+
+fn rows_of(item: &Item) -> usize {
+    match item {
+        Item::Message(incoming) => match &*incoming.message {
+            Message::Telemetry(batch) => batch.readings.len(),
+            Message::Event(batch) => batch.events.len() + 1,
+        },
+        Item::Quarantine(_) => 1,
+    }
+}
+
+/// What is kept of a message that the store refuses; `None` if it is a quarantine entry itself.
+fn refused(item: &Item, error: &StoreError) -> Option<QuarantineEntry> {
+    let Item::Message(incoming) = item else { return None };
+    let text = format!("{:?}", incoming.message);
+    let terminal_id = incoming.terminal_id.as_str();
+    let (arrived, reason) = (incoming.arrival.at, QuarantineReason::Refused);
+    Some(QuarantineEntry::new(arrived, terminal_id, "", reason, error.to_string(), text.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::{Arrival, BootId, ElevatorId, EventBatch, Seq, TerminalId, Timestamp};
+    use store::Incoming;
+
+    fn work(readings: usize) -> Work {
+        let reading = domain::Reading::new(Seq(1), Timestamp::default());
+        let message = Message::Telemetry(domain::TelemetryBatch {
+            boot: BootId(1),
+            sent: None,
+            prev_boot_last_seq: None,
+            dropped: None,
+            readings: vec![reading; readings],
+        });
+        let terminal_id = TerminalId::new("t1").unwrap();
+        let (elevator_id, arrival) = (ElevatorId(1), Arrival::default());
+        let incoming = Incoming { elevator_id, terminal_id, arrival, message: Arc::new(message) };
+        Work { item: Item::Message(incoming), receipt: IngestReceipt(None) }
+    }
+
+    #[test]
+    fn a_batch_is_bounded_by_its_rows_not_its_messages() {
+        let waiting: VecDeque<_> = [3, 3, 3, 1].into_iter().map(work).collect();
+        assert_eq!(batch_len(&waiting, 6), 2);
+        assert_eq!(batch_len(&waiting, 7), 2);
+        assert_eq!(batch_len(&waiting, 2), 1, "one larger than the bound goes alone");
+        assert_eq!(batch_len(&waiting, 100), 4);
+    }
+
+    #[test]
+    fn a_refused_message_leaves_its_text_and_the_reason() {
+        let error = StoreError::Corrupt("x".into());
+        let entry = refused(&work(1).item, &error).unwrap();
+        assert_eq!((entry.reason, entry.terminal_id.as_str()), (QuarantineReason::Refused, "t1"));
+        assert!(refused(&Item::Quarantine(entry), &error).is_none());
+        let list = EventBatch { boot: BootId(1), sent: None, events: vec![], active: Some(vec![]) };
+        let mut one = work(1);
+        if let Item::Message(incoming) = &mut one.item {
+            incoming.message = Arc::new(Message::Event(list));
+        }
+        assert_eq!(rows_of(&one.item), 1, "an active list is a row");
+    }
+}
