@@ -40,6 +40,14 @@ impl From<RangeError> for JsonError {
 /// milliseconds since 1970.
 struct DeviceTime(Timestamp);
 
+impl DeviceTime {
+    /// Without the part below a millisecond: `sent` is kept in the store as a difference in milliseconds, and
+    /// what the rules see live must be what they see again in a replay.
+    fn whole_millis(self) -> Timestamp {
+        Timestamp::from_millis(self.0.millis())
+    }
+}
+
 impl<'de> Deserialize<'de> for DeviceTime {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -239,7 +247,7 @@ pub(crate) fn telemetry(payload: &[u8], table: CodeTable<'_>) -> Result<Telemetr
     }
     Ok(TelemetryBatch {
         boot: BootId(batch.boot),
-        sent: batch.sent.map(|sent| sent.0),
+        sent: batch.sent.map(DeviceTime::whole_millis),
         prev_boot_last_seq: batch.prev_boot_last_seq,
         dropped: batch.dropped.map(|range| (range.from, range.to)),
         readings: batch.readings.into_iter().map(|one| one.check(table)).collect::<Result<_, _>>()?,
@@ -294,7 +302,7 @@ pub(crate) fn events(payload: &[u8], table: CodeTable<'_>) -> Result<EventBatch,
     }
     Ok(EventBatch {
         boot: BootId(batch.boot),
-        sent: batch.sent.map(|sent| sent.0),
+        sent: batch.sent.map(DeviceTime::whole_millis),
         events: batch.events.into_iter().map(|event| event.check(table)).collect::<Result<_, _>>()?,
         active: batch.active.map(|list| codes(list, table)).transpose()?,
     })
@@ -344,6 +352,13 @@ mod tests {
         let batch = events(br#"{"active":["entrapment", 1]}"#, &gb24476).unwrap();
         assert_eq!(batch.active.unwrap()[1].fault.slug, "safety_circuit_open");
         assert_eq!(events(br#"{"code":"entrapment"}"#, &gb24476), Err(JsonError::Empty));
+    }
+
+    #[test]
+    fn sent_is_whole_milliseconds_as_the_store_keeps_it() {
+        let payload = br#"{"time":0,"sent":"2026-11-22T00:00:00.123456Z"}"#;
+        let sent = telemetry(payload, &gb24476).unwrap().sent.unwrap();
+        assert_eq!(sent.to_string(), "2026-11-22T00:00:00.123Z");
     }
 
     #[test]
