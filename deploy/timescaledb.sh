@@ -42,7 +42,7 @@ as_server() (                                    # as the server's account, outs
 find_bin() {                                     # sets BIN to a PostgreSQL that has TimescaleDB
   local system
   system=$(ls -rv /usr/share/postgresql/*/extension/timescaledb.control 2>/dev/null | head -1 | cut -d/ -f5) || true
-  BIN=$TSDB_CACHE/root/usr/lib/postgresql/$PGVER/bin
+  BIN=$TSDB_CACHE/tree/usr/lib/postgresql/$PGVER/bin
   [[ -z $system || -n ${TSDB_PRIVATE:-} ]] || BIN=/usr/lib/postgresql/$system/bin
   BIN=${TSDB_BIN:-$BIN} && [[ -x $BIN/postgres ]]
 }
@@ -96,7 +96,7 @@ WRAPPER
     chmod 755 "$exe"
   done
   chmod 755 . && "$bin/postgres" --version >&2 && cd /
-  rm -rf "$TSDB_CACHE/root" && mv "$WORK/root" "$TSDB_CACHE/root"      # complete or absent, never half
+  rm -rf "$TSDB_CACHE/tree" && mv "$WORK/root" "$TSDB_CACHE/tree"      # complete or absent, never half
 }
 
 install() {
