@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::{Clock, Config, Metrics};
 
-/// Alarms sealed between two looks at the stop: a storm of thousands is worked off in minutes.
+/// Alarms looked up at a time: a storm of thousands is worked off in minutes.
 const BATCH: u32 = 32;
 
 pub(crate) struct Sealer {
@@ -31,7 +31,9 @@ impl Sealer {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            match self.seal(&stop).await {
+            // Cut short at a stop: what was not sealed is found again by the next run.
+            let Some(sealed) = stop.run_until_cancelled(self.seal()).await else { return };
+            match sealed {
                 Ok(()) if failing => {
                     failing = false;
                     info!("evidence is sealed again");
@@ -49,7 +51,7 @@ impl Sealer {
     }
 
     /// Seals what is due. What fails is found again the next time.
-    async fn seal(&self, stop: &CancellationToken) -> Result<(), StoreError> {
+    async fn seal(&self) -> Result<(), StoreError> {
         loop {
             let now: Timestamp = self.clock.now();
             let due = self.database.alarm_unsealed(now.minus(self.config.seal_after), BATCH).await?;
@@ -59,7 +61,7 @@ impl Sealer {
                     self.metrics.sealed.inc();
                 }
             }
-            if !full || stop.is_cancelled() {
+            if !full {
                 return Ok(());
             }
         }
