@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -17,6 +18,37 @@ pub enum Protocol {
     V5,
 }
 
+/// How a client is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// MQTT over plain TCP.
+    Tcp,
+    /// MQTT over TLS.
+    Tls,
+    /// MQTT over WebSocket.
+    WebSocket,
+}
+
+/// A client certificate that the gate has verified against its device CA.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClientCertificate {
+    /// Common name of the subject: whose certificate it is.
+    pub common_name: String,
+    /// Serial number, lower-case hexadecimal without leading zeros.
+    pub serial: String,
+}
+
+/// Where a connection comes from, known before its first MQTT packet.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// Address of the peer.
+    pub peer: SocketAddr,
+    /// How it is connected.
+    pub transport: Transport,
+    /// The certificate it has proven to hold, if it showed one.
+    pub certificate: Option<Arc<ClientCertificate>>,
+}
+
 /// What a client says of itself in CONNECT.
 #[derive(Debug, Clone)]
 pub struct ConnectInfo {
@@ -29,7 +61,7 @@ pub struct ConnectInfo {
     /// Password, if one was sent.
     pub password: Option<Bytes>,
     /// Where it connects from.
-    pub peer: SocketAddr,
+    pub origin: Origin,
     /// Version it speaks.
     pub protocol: Protocol,
 }

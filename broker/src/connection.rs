@@ -9,7 +9,6 @@ mod fan_in;
 mod input;
 mod timers;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::ack::Window;
-use crate::auth::PrincipalKind;
+use crate::auth::{Origin, PrincipalKind};
 use crate::gate::{Handle, Shared};
 use crate::handshake::{self, Opened};
 use crate::hub::{Fanout, now_us};
@@ -34,11 +33,13 @@ const TAKE_OVER_WAIT: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Serves one socket until it is closed.
-pub(crate) async fn serve<S>(mut stream: S, peer: SocketAddr, gate: &Arc<Shared>)
+pub(crate) async fn serve<S>(mut stream: S, origin: Origin, gate: &Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let opening = tokio::time::timeout(gate.config.connect_timeout, handshake::open(&mut stream, peer, gate));
+    let peer = origin.peer;
+    let opening = handshake::open(&mut stream, &origin, gate);
+    let opening = tokio::time::timeout(gate.config.connect_timeout, opening);
     let opened = tokio::select! {
         opened = opening => opened,
         () = gate.stop.cancelled() => return,
@@ -96,7 +97,7 @@ impl Client {
     /// Takes the place of the client id, pushing out whoever has it.
     async fn enter(opened: &Opened, gate: &Arc<Shared>) -> Self {
         let window = Window::new(Arc::clone(&gate.budget), gate.hub.clone());
-        let handle = Handle::new(opened.epoch, window);
+        let handle = Handle::new(opened.epoch, window, opened.certificate.clone());
         let client_id = Arc::clone(&opened.client_id);
         if let Some(old) = gate.directory.enter(&client_id, &handle) {
             old.end(Reason::TakenOver);

@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::ack::{Budget, Window, lock};
-use crate::auth::Authenticate;
+use crate::auth::{Authenticate, ClientCertificate, Origin, Transport};
 use crate::config::GateConfig;
 use crate::connection;
 use crate::hub::Hub;
@@ -52,13 +52,37 @@ pub struct Gate {
 
 /// What the rest of the process tells the gate. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct GateControl(Arc<Notify>);
+pub struct GateControl {
+    resend: Arc<Notify>,
+    directory: Arc<Directory>,
+}
 
 impl GateControl {
     /// The store can be written again: connections of which messages were dropped unacknowledged are closed,
     /// paced, so that their clients send again.
     pub fn store_returned(&self) {
-        self.0.notify_one();
+        self.resend.notify_one();
+    }
+
+    /// Ends the connection of `client_id`, if there is one. Its last will is published, its offline presence
+    /// carries `reason`.
+    pub fn end(&self, client_id: &str, reason: Reason) {
+        if let Some(handle) = self.directory.get(client_id) {
+            handle.end(reason);
+        }
+    }
+
+    /// Ends every connection that `concerned` picks by client id and certificate; answers how many.
+    pub fn end_where(
+        &self,
+        reason: Reason,
+        concerned: impl Fn(&str, Option<&ClientCertificate>) -> bool,
+    ) -> usize {
+        let handles = self.directory.find(concerned);
+        for handle in &handles {
+            handle.end(reason);
+        }
+        handles.len()
     }
 }
 
@@ -69,7 +93,7 @@ pub(crate) struct Shared {
     pub(crate) hub: Hub,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) budget: Arc<Budget>,
-    pub(crate) directory: Directory,
+    pub(crate) directory: Arc<Directory>,
     pub(crate) stop: CancellationToken,
     pub(crate) resend: Arc<Notify>,
     epoch_last: AtomicU64,
@@ -113,7 +137,7 @@ impl Gate {
             hub,
             metrics,
             budget,
-            directory: Directory::default(),
+            directory: Arc::default(),
             stop: CancellationToken::new(),
             resend: Arc::new(Notify::new()),
             epoch_last: AtomicU64::new(0),
@@ -128,7 +152,7 @@ impl Gate {
 
     /// The handle for the rest of the process.
     pub fn control(&self) -> GateControl {
-        GateControl(Arc::clone(&self.shared.resend))
+        GateControl { resend: Arc::clone(&self.shared.resend), directory: Arc::clone(&self.shared.directory) }
     }
 
     /// Serves until `stop` is cancelled. Then accepts and reads no more, waits at most `drain_timeout` for
@@ -154,11 +178,12 @@ impl Gate {
                         };
                         // Acks are small and waited for; a socket without it works too.
                         let _ = stream.set_nodelay(true);
+                        let origin = Origin { peer, transport: Transport::Tcp, certificate: None };
                         let shared = Arc::clone(&shared);
                         let abandoned = abandon.clone();
                         tasks.spawn(async move {
                             tokio::select! {
-                                () = connection::serve(stream, peer, &shared) => {}
+                                () = connection::serve(stream, origin, &shared) => {}
                                 () = abandoned.cancelled() => {}
                             }
                             shared.metrics.closed.inc();
@@ -201,37 +226,34 @@ fn resends_per_tick(per_s: u32) -> usize {
 pub(crate) struct Handle {
     pub(crate) epoch: u64,
     pub(crate) window: Arc<Window>,
+    pub(crate) certificate: Option<Arc<ClientCertificate>>,
     /// A message of it was dropped unacknowledged.
     pub(crate) marked: AtomicBool,
     /// Cancelled when its last message and its presence are handed over.
     pub(crate) ended: CancellationToken,
-    end: AtomicU8,
+    end: OnceLock<Reason>,
 }
 
-const END_TAKEN_OVER: u8 = 1;
-const END_RESEND: u8 = 2;
-
 impl Handle {
-    pub(crate) fn new(epoch: u64, window: Arc<Window>) -> Arc<Self> {
-        let marked = AtomicBool::new(false);
-        Arc::new(Self { epoch, window, marked, ended: CancellationToken::new(), end: AtomicU8::new(0) })
+    pub(crate) fn new(
+        epoch: u64,
+        window: Arc<Window>,
+        certificate: Option<Arc<ClientCertificate>>,
+    ) -> Arc<Self> {
+        let (marked, ended, end) = (AtomicBool::new(false), CancellationToken::new(), OnceLock::new());
+        Arc::new(Self { epoch, window, certificate, marked, ended, end })
     }
 
-    /// Asks the connection to end. Only for the two reasons that come from outside.
+    /// Asks the connection to end, from outside.
     pub(crate) fn end(&self, reason: Reason) {
-        let code = if reason == Reason::TakenOver { END_TAKEN_OVER } else { END_RESEND };
         // The first reason counts.
-        let _ = self.end.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+        let _ = self.end.set(reason);
         self.window.bell.notify_one();
     }
 
     /// Why it is to end, if it is.
     pub(crate) fn asked_to_end(&self) -> Option<Reason> {
-        match self.end.load(Ordering::Acquire) {
-            END_TAKEN_OVER => Some(Reason::TakenOver),
-            END_RESEND => Some(Reason::Resend),
-            _ => None,
-        }
+        self.end.get().copied()
     }
 }
 
@@ -253,6 +275,16 @@ impl Directory {
         }
     }
 
+    fn get(&self, client_id: &str) -> Option<Arc<Handle>> {
+        lock(&self.0).get(client_id).cloned()
+    }
+
+    fn find(&self, concerned: impl Fn(&str, Option<&ClientCertificate>) -> bool) -> Vec<Arc<Handle>> {
+        let connected = lock(&self.0);
+        let found = connected.iter().filter(|(id, handle)| concerned(id, handle.certificate.as_deref()));
+        found.map(|(_, handle)| Arc::clone(handle)).collect()
+    }
+
     fn marked(&self) -> Vec<Arc<Handle>> {
         let connected = lock(&self.0);
         // Swapped, so that one hint asks each connection once.
@@ -267,7 +299,7 @@ mod tests {
 
     fn handle(epoch: u64) -> Arc<Handle> {
         let hub = Hub::idle(HubConfig::default(), Arc::new(Metrics::default()));
-        Handle::new(epoch, Window::new(Budget::new(1 << 20), hub))
+        Handle::new(epoch, Window::new(Budget::new(1 << 20), hub), None)
     }
 
     #[test]

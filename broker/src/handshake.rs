@@ -2,13 +2,12 @@
 //!
 //! Holds nothing for longer than the deadline the caller sets, and at most [`CONNECT_BYTES_MAX`] bytes.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::auth::{ConnectInfo, Principal, PrincipalKind, Protocol, Refusal};
+use crate::auth::{ClientCertificate, ConnectInfo, Origin, Principal, PrincipalKind, Protocol, Refusal};
 use crate::codec::{self, CodecError};
 use crate::gate::Shared;
 use crate::packet::{ConnAck, Connect, ConnectCode};
@@ -28,16 +27,18 @@ pub(crate) struct Opened {
     pub(crate) client_id: Arc<str>,
     pub(crate) generated_id: bool,
     pub(crate) principal: Principal,
+    pub(crate) certificate: Option<Arc<ClientCertificate>>,
     pub(crate) epoch: u64,
     /// What came after CONNECT.
     pub(crate) rest: BytesMut,
 }
 
 /// Reads and decides on CONNECT. `None`: the client was refused, or was none.
-pub(crate) async fn open<S>(stream: &mut S, peer: SocketAddr, gate: &Shared) -> Option<Opened>
+pub(crate) async fn open<S>(stream: &mut S, origin: &Origin, gate: &Shared) -> Option<Opened>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let peer = origin.peer;
     let mut buffer = BytesMut::with_capacity(CONNECT_BYTES);
     let connect = match read_connect(stream, &mut buffer).await {
         Ok(connect) => connect?,
@@ -53,7 +54,7 @@ where
     };
     let protocol = connect.protocol;
     let epoch = gate.next_epoch();
-    match decide(connect, peer, epoch, gate).await {
+    match decide(connect, origin, epoch, gate).await {
         Ok(mut opened) => {
             opened.rest = buffer;
             Some(opened)
@@ -89,7 +90,7 @@ where
 
 async fn decide(
     mut connect: Connect,
-    peer: SocketAddr,
+    origin: &Origin,
     epoch: u64,
     gate: &Shared,
 ) -> Result<Opened, ConnectCode> {
@@ -112,11 +113,11 @@ async fn decide(
         generated_id,
         username: connect.username.take(),
         password: connect.password.take(),
-        peer,
+        origin: origin.clone(),
         protocol: connect.protocol,
     };
     let principal = gate.auth.authenticate(&info).await.map_err(|refusal| {
-        tracing::debug!(client_id = info.client_id, %peer, %refusal, "client refused");
+        tracing::debug!(client_id = info.client_id, peer = %origin.peer, %refusal, "client refused");
         match refusal {
             Refusal::BadCredentials => ConnectCode::BadCredentials,
             Refusal::NotAuthorized => ConnectCode::NotAuthorized,
@@ -133,7 +134,8 @@ async fn decide(
         return Err(ConnectCode::NotAuthorized);
     }
     let client_id = info.client_id.into();
-    Ok(Opened { connect, client_id, generated_id, principal, epoch, rest: BytesMut::new() })
+    let certificate = info.origin.certificate;
+    Ok(Opened { connect, client_id, generated_id, principal, certificate, epoch, rest: BytesMut::new() })
 }
 
 /// The answer to a CONNECT that is accepted.

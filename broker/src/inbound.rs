@@ -123,6 +123,10 @@ pub enum Reason {
     Slow,
     /// The hub lost its subscriptions.
     HubLost,
+    /// It may not be connected any more: switched off, its secret or certificate withdrawn.
+    Revoked,
+    /// It sent more than its rate allows for so long that slowing it down did not help.
+    RateLimit,
     /// The gate is stopping.
     Stopping,
 }
@@ -145,6 +149,8 @@ impl Reason {
             Self::Resend => "resend",
             Self::Slow => "slow",
             Self::HubLost => "hub_lost",
+            Self::Revoked => "revoked",
+            Self::RateLimit => "rate_limit",
             Self::Stopping => "stopping",
         }
     }

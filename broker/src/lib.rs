@@ -25,7 +25,10 @@ mod session;
 mod topic;
 
 pub use ack::Ack;
-pub use auth::{AuthFuture, Authenticate, ConnectInfo, Principal, PrincipalKind, Protocol, Refusal};
+pub use auth::{
+    AuthFuture, Authenticate, ClientCertificate, ConnectInfo, Origin, Principal, PrincipalKind, Protocol,
+    Refusal, Transport,
+};
 pub use config::{GateConfig, HubConfig};
 pub use gate::{BindError, Gate, GateControl};
 pub use hub::Hub;

@@ -43,7 +43,11 @@ mod tests {
             generated_id: false,
             username: None,
             password: None,
-            peer: "127.0.0.1:1".parse().unwrap(),
+            origin: broker::Origin {
+                peer: "127.0.0.1:1".parse().unwrap(),
+                transport: broker::Transport::Tcp,
+                certificate: None,
+            },
             protocol: Protocol::V311,
         }
     }
