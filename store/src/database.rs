@@ -85,6 +85,10 @@ impl Database {
         &self.pool
     }
 
+    pub(crate) fn options(&self) -> &PgConnectOptions {
+        &self.options
+    }
+
     /// The settings in force.
     pub fn config(&self) -> &StoreConfig {
         &self.config

@@ -4,6 +4,7 @@
 //! Promises: what a call reports as stored is committed on disk, and storing it again adds no row.
 //! Does not: decode payloads, judge alarms, or keep anything that is not also in the database.
 
+mod access;
 mod alarm;
 mod copy;
 mod database;
@@ -25,6 +26,10 @@ mod state;
 pub mod testing;
 mod writer;
 
+pub use access::{
+    AccessError, AccessListener, AccessSnapshot, AccountRecord, Credential, NewAccount, NewTerminal,
+    Rotation, TerminalAccess, TerminalDetail,
+};
 pub use alarm::{
     AcknowledgeError, Acknowledged, Acknowledgement, AlarmCommitter, AlarmCursor, AlarmFilter, AlarmRecord,
     Evidence, GROUP_EVENTS_MAX, StreamPosition, Unsealed,

@@ -1,6 +1,7 @@
 //! The store against a real TimescaleDB: a database per test.
 #![allow(clippy::unwrap_used)] // also in the helpers of tests
 
+mod access;
 mod common;
 mod maintenance;
 mod recovery;

@@ -1,0 +1,37 @@
+//! Hears that somebody has changed who may connect.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgListener, PgPoolOptions};
+
+use crate::{Database, StoreError};
+
+const CHANNEL: &str = "liftwatch_access";
+
+/// Hears of changes, over a connection of its own. One that was lost is made again.
+#[derive(Debug)]
+pub struct AccessListener(PgListener);
+
+impl Database {
+    /// Begins to listen. What changes from now on is heard; what changed before must be read.
+    pub async fn access_listen(&self) -> Result<AccessListener, StoreError> {
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(self.config().connect_timeout)
+            .idle_timeout(None::<Duration>)
+            .max_lifetime(None::<Duration>)
+            .connect_lazy_with(self.options().clone());
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.listen(CHANNEL).await?;
+        Ok(AccessListener(listener))
+    }
+}
+
+impl AccessListener {
+    /// Returns when something may have changed since the last call: it did, or the connection was lost and is
+    /// there again, so that words may have been missed. An error: the listener is of no more use.
+    pub async fn changed(&mut self) -> Result<(), StoreError> {
+        self.0.try_recv().await?;
+        Ok(())
+    }
+}
