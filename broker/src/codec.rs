@@ -218,7 +218,7 @@ fn read_v4(frame: Bytes) -> Result<Packet, CodecError> {
                 retain_as_published: false,
                 retained: RetainedWish::Always,
             });
-            Packet::Subscribe { pkid: subscribe.pkid, filters: filters.collect(), identified: false }
+            Packet::Subscribe { pkid: subscribe.pkid, filters: filters.collect(), identifier: 0 }
         }
         // The codec computes with the length before it looks at it.
         10 if frame.len() < 6 => return Err(CodecError::Malformed("empty UNSUBSCRIBE".into())),
@@ -241,7 +241,11 @@ fn read_v5(frame: Bytes) -> Result<Packet, CodecError> {
         6 => Packet::PubRel(v5::PubRel::read(header, frame)?.pkid),
         8 => {
             let subscribe = v5::Subscribe::read(header, frame)?;
-            let identified = subscribe.properties.is_some_and(|properties| properties.id.is_some());
+            let identifier = match subscribe.properties.and_then(|properties| properties.id) {
+                // 3.8.2.1.2: zero is a protocol error.
+                Some(0) => return Err(CodecError::Malformed("subscription identifier 0".into())),
+                identifier => identifier.map_or(0, |id| u32::try_from(id).unwrap_or(u32::MAX)),
+            };
             let filters = subscribe.filters.into_iter().map(|wanted| Wanted {
                 filter: wanted.path,
                 qos: qos_v5(wanted.qos),
@@ -253,7 +257,7 @@ fn read_v5(frame: Bytes) -> Result<Packet, CodecError> {
                     v5::RetainForwardRule::Never => RetainedWish::Never,
                 },
             });
-            Packet::Subscribe { pkid: subscribe.pkid, filters: filters.collect(), identified }
+            Packet::Subscribe { pkid: subscribe.pkid, filters: filters.collect(), identifier }
         }
         10 => {
             let unsubscribe = v5::Unsubscribe::read(header, frame)?;
@@ -328,7 +332,7 @@ pub(crate) fn write_connack(protocol: Protocol, ack: ConnAck, out: &mut BytesMut
                 reason_string: None,
                 user_properties: Vec::new(),
                 wildcard_subscription_available: None,
-                subscription_identifiers_available: Some(0),
+                subscription_identifiers_available: None,
                 shared_subscription_available: Some(0),
                 server_keep_alive: None,
                 response_information: None,
@@ -453,31 +457,43 @@ fn disconnect_code(reason: Reason) -> Option<v5::DisconnectReasonCode> {
     }
 }
 
-/// Writes a PUBLISH to a subscriber.
+/// Writes a PUBLISH to a client.
 pub(crate) fn write_publish(
     protocol: Protocol,
     publish: &Outgoing<'_>,
     out: &mut BytesMut,
 ) -> Result<(), CodecError> {
+    let Outgoing { message, pkid, dup, expiry_s } = *publish;
     match protocol {
         Protocol::V311 => {
-            let qos =
-                if publish.pkid == 0 { mqttbytes::QoS::AtMostOnce } else { mqttbytes::QoS::AtLeastOnce };
-            let mut packet = v4::Publish::from_bytes(publish.topic, qos, publish.payload.clone());
-            packet.pkid = publish.pkid;
-            packet.retain = publish.retain;
+            let qos = if pkid == 0 { mqttbytes::QoS::AtMostOnce } else { mqttbytes::QoS::AtLeastOnce };
+            let topic = String::from_utf8_lossy(&message.topic);
+            let mut packet = v4::Publish::from_bytes(topic, qos, message.payload.clone());
+            packet.pkid = pkid;
+            packet.dup = dup;
+            packet.retain = message.retain;
             packet.write(out)?;
         }
         Protocol::V5 => {
-            let qos =
-                if publish.pkid == 0 { mqttbytes5::QoS::AtMostOnce } else { mqttbytes5::QoS::AtLeastOnce };
-            let arrived = (ARRIVED_PROPERTY.to_owned(), publish.arrived_us.to_string());
-            let mut properties = publish.properties.map(properties_v5).unwrap_or_default();
-            properties.user_properties.push(arrived);
-            let mut packet = v5::Publish::new(publish.topic, qos, publish.payload.clone(), Some(properties));
-            packet.pkid = publish.pkid;
-            packet.retain = publish.retain;
-            packet.write(out)?;
+            let qos = if pkid == 0 { mqttbytes5::QoS::AtMostOnce } else { mqttbytes5::QoS::AtLeastOnce };
+            let mut properties = message.properties.as_deref().map(properties_v5).unwrap_or_default();
+            properties.message_expiry_interval = expiry_s;
+            if message.identifier > 0 {
+                properties.subscription_identifiers.push(message.identifier as usize);
+            }
+            if let Some(arrived_us) = message.arrived_us {
+                properties.user_properties.push((ARRIVED_PROPERTY.to_owned(), arrived_us.to_string()));
+            }
+            v5::Publish {
+                dup,
+                qos,
+                retain: message.retain,
+                topic: message.topic.clone(),
+                pkid,
+                payload: message.payload.clone(),
+                properties: Some(properties),
+            }
+            .write(out)?;
         }
     }
     Ok(())
@@ -486,7 +502,7 @@ pub(crate) fn write_publish(
 fn properties_v5(properties: &Properties) -> v5::PublishProperties {
     v5::PublishProperties {
         payload_format_indicator: properties.payload_format,
-        message_expiry_interval: properties.expiry_s,
+        message_expiry_interval: None,
         topic_alias: None,
         response_topic: properties.response_topic.clone(),
         correlation_data: properties.correlation.clone(),

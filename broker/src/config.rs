@@ -29,6 +29,8 @@ pub struct GateConfig {
     pub subscriptions_max: usize,
     /// QoS 1 messages on their way to one subscriber, unacknowledged by it. Default 100.
     pub inflight_max: u16,
+    /// Deliveries waiting for one terminal; a full queue refuses. Default 32.
+    pub deliveries_max: usize,
     /// Marked connections closed per second once the store is back. Default 500.
     pub resend_per_s: u32,
 }
@@ -47,6 +49,7 @@ impl Default for GateConfig {
             drain_timeout: Duration::from_secs(10),
             subscriptions_max: 32,
             inflight_max: 100,
+            deliveries_max: 32,
             resend_per_s: 500,
         }
     }
@@ -61,8 +64,8 @@ pub struct HubConfig {
     pub queue_len: usize,
     /// Bytes waiting for one subscriber; too many disconnect it. Default 16 MiB.
     pub queue_bytes: usize,
-    /// Subscribing connections at once; further SUBSCRIBEs are refused. Terminals get at most half of them, so
-    /// that a fleet never shuts out a dashboard. Default 1,024.
+    /// Subscribing connections at once; further SUBSCRIBEs are refused. Terminals take no place.
+    /// Default 1,024.
     pub subscribers_max: usize,
     /// Retained messages; a new one beyond that is passed on but not kept. Default 400,000.
     pub retained_max: usize,

@@ -4,6 +4,7 @@
 //! channel in order (online, messages, last will, offline), presence is never dropped, and a connection that took
 //! over a client id begins only when the old one has handed over its last word (or the wait for it is over).
 
+mod downlinks;
 mod exchange;
 mod fan_in;
 mod input;
@@ -54,6 +55,7 @@ where
     let will = opened.connect.will.clone();
     let reason = talk(&mut stream, opened, &client, gate).await;
     tracing::debug!(client_id = %client.client_id, %peer, reason = reason.as_str(), "client gone");
+    client.handle.mailbox.close();
     // The socket first: nobody should wait for the store to learn that a connection is closed.
     drop(stream);
     client.leave(reason, will, gate).await;

@@ -20,6 +20,7 @@ use crate::ack::{Budget, Window, lock};
 use crate::auth::{Authenticate, ClientCertificate, Origin, Transport};
 use crate::config::GateConfig;
 use crate::connection;
+use crate::downlink::{DeliverError, Delivery, Mailbox};
 use crate::hub::Hub;
 use crate::inbound::{Inbound, Reason};
 use crate::metrics::{Metrics, ReasonLabel};
@@ -55,6 +56,7 @@ pub struct Gate {
 pub struct GateControl {
     resend: Arc<Notify>,
     directory: Arc<Directory>,
+    deliveries_max: usize,
 }
 
 impl GateControl {
@@ -83,6 +85,15 @@ impl GateControl {
             handle.end(reason);
         }
         handles.len()
+    }
+
+    /// Puts a message for a connected terminal into its queue, from which it is sent with QoS 1 (QoS 0 if that
+    /// is what it subscribed with). Does not wait; the receipt tells the end.
+    pub fn deliver(&self, client_id: &str, delivery: Delivery) -> Result<(), DeliverError> {
+        let handle = self.directory.get(client_id).ok_or(DeliverError::NotConnected)?;
+        handle.mailbox.put(delivery, self.deliveries_max)?;
+        handle.window.bell.notify_one();
+        Ok(())
     }
 }
 
@@ -152,7 +163,11 @@ impl Gate {
 
     /// The handle for the rest of the process.
     pub fn control(&self) -> GateControl {
-        GateControl { resend: Arc::clone(&self.shared.resend), directory: Arc::clone(&self.shared.directory) }
+        GateControl {
+            resend: Arc::clone(&self.shared.resend),
+            directory: Arc::clone(&self.shared.directory),
+            deliveries_max: self.shared.config.deliveries_max,
+        }
     }
 
     /// Serves until `stop` is cancelled. Then accepts and reads no more, waits at most `drain_timeout` for
@@ -227,6 +242,8 @@ pub(crate) struct Handle {
     pub(crate) epoch: u64,
     pub(crate) window: Arc<Window>,
     pub(crate) certificate: Option<Arc<ClientCertificate>>,
+    /// Deliveries for it.
+    pub(crate) mailbox: Mailbox,
     /// A message of it was dropped unacknowledged.
     pub(crate) marked: AtomicBool,
     /// Cancelled when its last message and its presence are handed over.
@@ -241,7 +258,7 @@ impl Handle {
         certificate: Option<Arc<ClientCertificate>>,
     ) -> Arc<Self> {
         let (marked, ended, end) = (AtomicBool::new(false), CancellationToken::new(), OnceLock::new());
-        Arc::new(Self { epoch, window, certificate, marked, ended, end })
+        Arc::new(Self { epoch, window, certificate, mailbox: Mailbox::default(), marked, ended, end })
     }
 
     /// Asks the connection to end, from outside.

@@ -22,7 +22,6 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use crate::ack::lock;
-use crate::auth::PrincipalKind;
 use crate::config::HubConfig;
 use crate::inbound::{Properties, QoS};
 use crate::metrics::Metrics;
@@ -154,8 +153,8 @@ impl Hub {
     }
 
     /// A link of its own for a connection that subscribes.
-    pub(crate) async fn subscriber(&self, kind: PrincipalKind) -> Result<Subscriber, SubscribeError> {
-        let seat = Seat::take(self, kind).ok_or(SubscribeError::TooMany)?;
+    pub(crate) async fn subscriber(&self) -> Result<Subscriber, SubscribeError> {
+        let seat = Seat::take(self).ok_or(SubscribeError::TooMany)?;
         let mut router = self.0.router.subscribe();
         let router = match router.wait_for(Option::is_some).await {
             Ok(router) => router.clone().ok_or(SubscribeError::Lost)?,
@@ -174,11 +173,8 @@ impl Hub {
 struct Seat(Hub);
 
 impl Seat {
-    fn take(hub: &Hub, kind: PrincipalKind) -> Option<Self> {
-        let subscribers_max = match kind {
-            PrincipalKind::Terminal => hub.0.config.subscribers_max / 2,
-            PrincipalKind::Integration => hub.0.config.subscribers_max,
-        };
+    fn take(hub: &Hub) -> Option<Self> {
+        let subscribers_max = hub.0.config.subscribers_max;
         let taken = hub
             .0
             .subscribers

@@ -13,6 +13,12 @@ pub enum Inbound {
     Publish(Publish),
     /// A terminal came or went.
     Presence(PresenceChange),
+    /// A terminal has a subscription on which deliveries reach it: its SUBACK, or the CONNACK of a session it
+    /// resumed, is on its way.
+    Listening {
+        /// Which terminal.
+        client_id: Arc<str>,
+    },
 }
 
 /// A published message that its client was allowed to publish.

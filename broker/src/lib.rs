@@ -15,6 +15,7 @@ mod auth;
 mod codec;
 mod config;
 mod connection;
+mod downlink;
 mod gate;
 mod handshake;
 mod hub;
@@ -30,6 +31,7 @@ pub use auth::{
     Refusal, Transport,
 };
 pub use config::{GateConfig, HubConfig};
+pub use downlink::{DeliverError, Delivery, DeliveryReceipt};
 pub use gate::{BindError, Gate, GateControl};
 pub use hub::Hub;
 pub use inbound::{Inbound, PresenceChange, Properties, Publish, QoS, Reason};

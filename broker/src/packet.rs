@@ -46,7 +46,8 @@ pub(crate) enum Packet {
     Subscribe {
         pkid: u16,
         filters: Vec<Wanted>,
-        identified: bool,
+        /// Subscription identifier; 0 for none.
+        identifier: u32,
     },
     Unsubscribe {
         pkid: u16,
@@ -146,14 +147,28 @@ pub(crate) struct ConnAck {
     pub(crate) session_refused: bool,
 }
 
-/// A PUBLISH to a subscriber.
+/// A message for a client.
+#[derive(Debug)]
+pub(crate) struct Message {
+    /// Well-formed UTF-8.
+    pub(crate) topic: Bytes,
+    pub(crate) payload: Bytes,
+    pub(crate) retain: bool,
+    /// Subscription identifier (MQTT 5); 0 for none.
+    pub(crate) identifier: u32,
+    pub(crate) properties: Option<Arc<Properties>>,
+    /// When the server received it; nothing for its own.
+    pub(crate) arrived_us: Option<i64>,
+    pub(crate) expires_us: Option<i64>,
+}
+
+/// A PUBLISH to a client.
 #[derive(Debug)]
 pub(crate) struct Outgoing<'a> {
-    pub(crate) topic: &'a str,
-    pub(crate) payload: &'a Bytes,
+    pub(crate) message: &'a Message,
     /// 0 for QoS 0, otherwise QoS 1.
     pub(crate) pkid: u16,
-    pub(crate) retain: bool,
-    pub(crate) properties: Option<&'a Properties>,
-    pub(crate) arrived_us: i64,
+    pub(crate) dup: bool,
+    /// What is left of its life.
+    pub(crate) expiry_s: Option<u32>,
 }

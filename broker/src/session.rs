@@ -12,8 +12,9 @@ use bytes::Bytes;
 
 use crate::ack::Settled;
 use crate::auth::{Principal, PrincipalKind, Protocol};
+use crate::downlink::DeliveryReceipt;
 use crate::inbound::{Properties, QoS, Reason};
-use crate::packet::{Packet, PublishPacket, Reply, RetainedWish, SubCode, Wanted};
+use crate::packet::{Message, Packet, PublishPacket, Reply, RetainedWish, SubCode, Wanted};
 use crate::topic::{self, FilterError, TopicFilter};
 
 /// Topics a connection is remembered to be allowed; a terminal uses three to six.
@@ -65,6 +66,7 @@ pub(crate) struct Accepted {
 pub(crate) struct Replay {
     pub(crate) filter: TopicFilter,
     pub(crate) qos: QoS,
+    pub(crate) identifier: u32,
 }
 
 /// How a message for a subscriber is sent.
@@ -73,6 +75,22 @@ pub(crate) struct Sending {
     /// 0 for QoS 0.
     pub(crate) pkid: u16,
     pub(crate) retain: bool,
+    pub(crate) identifier: u32,
+}
+
+/// What is kept of a message until the client has acknowledged it.
+#[derive(Debug)]
+pub(crate) struct Held {
+    #[expect(dead_code, reason = "read when a session is resumed")]
+    pub(crate) message: Message,
+    pub(crate) receipt: Option<DeliveryReceipt>,
+}
+
+/// A QoS 1 message sent to the client and not yet acknowledged by it.
+#[derive(Debug)]
+struct Inflight {
+    pkid: u16,
+    held: Option<Box<Held>>,
 }
 
 /// What the session owes for a delivered message once it is committed.
@@ -94,6 +112,7 @@ struct Subscription {
     filter: TopicFilter,
     id: usize,
     qos: QoS,
+    identifier: u32,
     no_local: bool,
     retain_as_published: bool,
 }
@@ -115,8 +134,7 @@ pub(crate) struct Session {
     holed: bool,
     subscriptions: Vec<Subscription>,
     subscription_id_last: usize,
-    /// QoS 1 messages sent to the client and not yet acknowledged by it.
-    inflight: VecDeque<u16>,
+    inflight: VecDeque<Inflight>,
     inflight_id_last: u16,
 }
 
@@ -176,8 +194,8 @@ impl Session {
                 let known = self.recorded.remove(&pkid);
                 actions.push(Action::Reply(Reply::PubComp { pkid, known }));
             }
-            Packet::Subscribe { pkid, filters, identified } => {
-                self.subscribe(pkid, filters, identified, actions);
+            Packet::Subscribe { pkid, filters, identifier } => {
+                self.subscribe(pkid, filters, identifier, actions);
             }
             Packet::Unsubscribe { pkid, filters } => self.unsubscribe(pkid, &filters, actions),
             Packet::PingReq => actions.push(Action::Reply(Reply::PingResp)),
@@ -278,9 +296,8 @@ impl Session {
         }
     }
 
-    fn subscribe(&mut self, pkid: u16, filters: Vec<Wanted>, identified: bool, actions: &mut Vec<Action>) {
-        // Packet id 0 is malformed, subscription identifiers were declined in CONNACK.
-        if pkid == 0 || identified || filters.is_empty() {
+    fn subscribe(&mut self, pkid: u16, filters: Vec<Wanted>, identifier: u32, actions: &mut Vec<Action>) {
+        if pkid == 0 || filters.is_empty() {
             return actions.push(Action::Close(Reason::Protocol));
         }
         let (mut joins, mut replay, mut codes) = (Vec::new(), Vec::new(), Vec::with_capacity(filters.len()));
@@ -293,14 +310,14 @@ impl Session {
                 }
             };
             let qos = wanted.qos.min(QoS::AtLeastOnce);
-            let is_new = self.put_subscription(&filter, qos, &wanted, &mut joins);
+            let is_new = self.put_subscription(&filter, qos, identifier, &wanted, &mut joins);
             let wants_retained = match wanted.retained {
                 RetainedWish::Always => true,
                 RetainedWish::IfNew => is_new,
                 RetainedWish::Never => false,
             };
             if wants_retained {
-                replay.push(Replay { filter, qos });
+                replay.push(Replay { filter, qos, identifier });
             }
             codes.push(SubCode::Granted(qos));
         }
@@ -330,12 +347,14 @@ impl Session {
         &mut self,
         filter: &TopicFilter,
         qos: QoS,
+        identifier: u32,
         wanted: &Wanted,
         joins: &mut Vec<(TopicFilter, usize)>,
     ) -> bool {
         let known = self.subscriptions.iter_mut().find(|s| s.filter == *filter);
         if let Some(subscription) = known {
             subscription.qos = qos;
+            subscription.identifier = identifier;
             subscription.no_local = wanted.no_local;
             subscription.retain_as_published = wanted.retain_as_published;
             return false;
@@ -346,6 +365,7 @@ impl Session {
             filter: filter.clone(),
             id,
             qos,
+            identifier,
             no_local: wanted.no_local,
             retain_as_published: wanted.retain_as_published,
         });
@@ -386,13 +406,37 @@ impl Session {
             return None;
         }
         let retain = retain && subscription.retain_as_published;
-        let qos = qos.min(subscription.qos);
-        Some(Sending { pkid: self.packet_id(qos), retain })
+        let (qos, identifier) = (qos.min(subscription.qos), subscription.identifier);
+        Some(Sending { pkid: self.packet_id(qos), retain, identifier })
+    }
+
+    /// A message of the server for a terminal. `None`: it has not subscribed to `topic` (any more).
+    pub(crate) fn send_delivery(&mut self, topic: &str) -> Option<Sending> {
+        let subscription = self.subscriptions.iter().find(|s| s.filter.as_str() == topic)?;
+        let (qos, identifier) = (subscription.qos, subscription.identifier);
+        Some(Sending { pkid: self.packet_id(qos), retain: false, identifier })
+    }
+
+    /// Keeps the message just sent as `pkid` until it is acknowledged.
+    pub(crate) fn hold(&mut self, pkid: u16, held: Held) {
+        if let Some(inflight) = self.inflight.iter_mut().rfind(|inflight| inflight.pkid == pkid) {
+            inflight.held = Some(Box::new(held));
+        }
+    }
+
+    /// What was numbered `pkid` is not sent after all.
+    pub(crate) fn give_up(&mut self, pkid: u16) {
+        self.inflight.retain(|inflight| inflight.pkid != pkid);
+    }
+
+    /// The filters it has subscribed to.
+    pub(crate) fn topics(&self) -> Vec<TopicFilter> {
+        self.subscriptions.iter().map(|subscription| subscription.filter.clone()).collect()
     }
 
     /// A retained message is owed for a subscription of `granted`.
-    pub(crate) fn send_retained(&mut self, granted: QoS, qos: QoS) -> Sending {
-        Sending { pkid: self.packet_id(qos.min(granted)), retain: true }
+    pub(crate) fn send_retained(&mut self, granted: QoS, qos: QoS) -> u16 {
+        self.packet_id(qos.min(granted))
     }
 
     fn packet_id(&mut self, qos: QoS) -> u16 {
@@ -402,19 +446,21 @@ impl Session {
         // Far fewer than 65,535 are in flight, so this ends.
         loop {
             self.inflight_id_last = self.inflight_id_last.checked_add(1).unwrap_or(1);
-            if !self.inflight.contains(&self.inflight_id_last) {
-                self.inflight.push_back(self.inflight_id_last);
-                return self.inflight_id_last;
+            let pkid = self.inflight_id_last;
+            if !self.inflight.iter().any(|inflight| inflight.pkid == pkid) {
+                self.inflight.push_back(Inflight { pkid, held: None });
+                return pkid;
             }
         }
     }
 
     fn acknowledged(&mut self, pkid: u16, actions: &mut Vec<Action>) {
-        match self.inflight.iter().position(|id| *id == pkid) {
-            Some(position) => {
-                self.inflight.remove(position);
-            }
-            None => actions.push(Action::Close(Reason::Protocol)),
+        let position = self.inflight.iter().position(|inflight| inflight.pkid == pkid);
+        let Some(acknowledged) = position.and_then(|position| self.inflight.remove(position)) else {
+            return actions.push(Action::Close(Reason::Protocol));
+        };
+        if let Some(receipt) = acknowledged.held.and_then(|held| held.receipt) {
+            receipt.done();
         }
     }
 }

@@ -235,6 +235,7 @@ impl<S: Sink> Shell<S> {
         match inbound {
             Inbound::Publish(publish) => self.publish(publish).await,
             Inbound::Presence(change) => self.presence(change).await,
+            Inbound::Listening { .. } => {}
         }
     }
 
@@ -372,7 +373,7 @@ impl<S: Sink> Shell<S> {
             };
             let at_us = waiting.messages.iter().find_map(|message| match message {
                 Inbound::Publish(publish) => Some(publish.arrived_us),
-                Inbound::Presence(_) => None,
+                Inbound::Presence(_) | Inbound::Listening { .. } => None,
             });
             self.present(terminal_id, record, true, "connected", at_us.unwrap_or_default()).await;
             for message in waiting.messages {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::auth::Protocol::{V5, V311};
+use crate::packet::Message;
 use proptest::prelude::*;
 
 fn frames(bytes: &[u8]) -> Vec<Bytes> {
@@ -98,18 +99,23 @@ fn a_subscriber_of_mqtt_5_learns_the_time_of_arrival() {
     let payload = Bytes::from_static(b"p");
     let user = vec![("a".to_owned(), "b".to_owned())];
     let properties = Properties { user, content_type: Some("text/plain".into()), ..Properties::default() };
-    let publish = Outgoing {
-        topic: "lift/x",
-        payload: &payload,
-        pkid: 3,
+    let message = Message {
+        topic: Bytes::from_static(b"lift/x"),
+        payload,
         retain: true,
-        properties: Some(&properties),
-        arrived_us: 1_234,
+        identifier: 300,
+        properties: Some(std::sync::Arc::new(properties)),
+        arrived_us: Some(1_234),
+        expires_us: None,
     };
+    let publish = Outgoing { message: &message, pkid: 3, dup: true, expiry_s: Some(9) };
     let mut out = BytesMut::new();
     write_publish(V5, &publish, &mut out).unwrap();
+    assert_eq!(out[0], 0x3B, "DUP, QoS 1, retain");
+    assert!(out.windows(3).any(|bytes| bytes == [0x0B, 0xAC, 2]), "subscription identifier 300");
     let Packet::Publish(read) = read(V5, out.freeze()).unwrap() else { panic!("not a publish") };
     let read = read.properties.unwrap();
+    assert_eq!(read.expiry_s, Some(9));
     assert_eq!(read.content_type.as_deref(), Some("text/plain"));
     assert_eq!(read.user[1], (ARRIVED_PROPERTY.to_owned(), "1234".to_owned()));
 }

@@ -20,6 +20,7 @@ use super::timers::{Due, Timers};
 use super::{Client, count_publish};
 use crate::auth::Protocol;
 use crate::codec::{self, CodecError};
+use crate::downlink::DeliveryReceipt;
 use crate::gate::Shared;
 use crate::handshake::{self, Opened};
 use crate::hub::{Fanout, Subscriber, now_us};
@@ -42,7 +43,7 @@ enum Lacking {
 pub(super) struct Exchange<'a> {
     pub(super) gate: &'a Arc<Shared>,
     pub(super) client: &'a Client,
-    inbound: &'a mpsc::Sender<Inbound>,
+    pub(super) inbound: &'a mpsc::Sender<Inbound>,
     pub(super) protocol: Protocol,
     pub(super) packet_bytes_max: usize,
     pub(super) session: Session,
@@ -59,6 +60,10 @@ pub(super) struct Exchange<'a> {
     dropping: bool,
     pub(super) subscriber: Option<Subscriber>,
     pub(super) replays: Vec<Replaying>,
+    /// Deliveries with QoS 0 that wait in `out`.
+    pub(super) unwritten: Vec<DeliveryReceipt>,
+    /// Waits for a place in the channel to say that the terminal listens.
+    pub(super) announcing: bool,
     pub(super) stopping: bool,
     /// The last read took all there was.
     drained: bool,
@@ -99,6 +104,8 @@ impl<'a> Exchange<'a> {
             dropping: false,
             subscriber: None,
             replays: Vec::new(),
+            unwritten: Vec::new(),
+            announcing: false,
             stopping: false,
             drained: false,
         }
@@ -123,8 +130,8 @@ impl<'a> Exchange<'a> {
                 sleep.as_mut().reset(deadline);
             }
             let can_read = !self.stopping && self.lacking.is_none() && self.out.len() < OUT_MAX;
-            let can_send = self.can_send();
-            let lacking = self.lacking.filter(|_| !self.stopping);
+            let can_receive = self.subscriber.is_some() && self.can_send();
+            let lacking = self.wanting();
             tokio::select! {
                 biased;
                 () = window.bell.notified() => {}
@@ -136,16 +143,25 @@ impl<'a> Exchange<'a> {
                     Ok(n) if n > 0 => self.read(n),
                     _ => return Reason::Gone,
                 },
-                message = next_message(self.subscriber.as_mut()), if can_send => {
-                    if let Err(reason) = message.and_then(|message| self.forward(&message)) {
+                message = next_message(self.subscriber.as_mut()), if can_receive => {
+                    if let Err(reason) = message.and_then(|message| self.forward(message)) {
                         return reason;
                     }
                 }
                 found = find(lacking, gate, self.inbound), if lacking.is_some() => {
-                    self.lacking = None;
                     match found {
-                        Found::Slot(slot) => self.slot = Some(slot),
-                        Found::Bytes(bytes) => self.held += bytes,
+                        Found::Slot(slot) if self.announcing => {
+                            self.announcing = false;
+                            slot.send(self.listening());
+                        }
+                        Found::Slot(slot) => {
+                            self.lacking = None;
+                            self.slot = Some(slot);
+                        }
+                        Found::Bytes(bytes) => {
+                            self.lacking = None;
+                            self.held += bytes;
+                        }
                         Found::Closed => return Reason::Stopping,
                     }
                 }
@@ -159,6 +175,11 @@ impl<'a> Exchange<'a> {
                 }
             }
         }
+    }
+
+    /// What to wait for from the rest of the gate.
+    fn wanting(&self) -> Option<Lacking> {
+        if self.announcing { Some(Lacking::Channel) } else { self.lacking.filter(|_| !self.stopping) }
     }
 
     /// What the client gets to read at the end.
@@ -191,6 +212,7 @@ impl<'a> Exchange<'a> {
             self.packets().await?;
         }
         self.fan_in()?;
+        self.deliveries()?;
         if self.out.is_empty() {
             self.timers.written();
         } else {
@@ -359,14 +381,7 @@ impl<'a> Exchange<'a> {
                 }
                 Action::Deliver(_) => debug_assert!(false, "delivered before"),
                 Action::Subscribe { joins, replay, reply } => self.subscribe(joins, replay, reply).await?,
-                Action::Unsubscribe { filters, reply } => {
-                    if let Some(subscriber) = &self.subscriber
-                        && !filters.is_empty()
-                    {
-                        subscriber.leave(filters).await.map_err(|_| Reason::HubLost)?;
-                    }
-                    self.reply(reply)?;
-                }
+                Action::Unsubscribe { filters, reply } => self.unsubscribe(filters, reply).await?,
                 Action::Close(reason) => {
                     self.gate.metrics.acked.inc_by(acked);
                     return Err(reason);
@@ -396,6 +411,7 @@ impl<'a> Exchange<'a> {
         self.gate.metrics.bytes_out.inc_by(bytes as u64);
         if self.out.is_empty() {
             self.timers.written();
+            self.flushed();
             if self.out.capacity() > OUT_KEPT {
                 self.out = BytesMut::new();
             }

@@ -176,7 +176,7 @@ fn a_full_window_pauses_everyone_else() {
 #[test]
 fn subscriptions_stay_within_the_rights() {
     let subscribe = |kind, filter: &str| {
-        let packet = Packet::Subscribe { pkid: 1, filters: vec![wanted(filter)], identified: false };
+        let packet = Packet::Subscribe { pkid: 1, filters: vec![wanted(filter)], identifier: 0 };
         feed(&mut session(Protocol::V5, kind), packet).remove(0)
     };
     let refused =
@@ -201,12 +201,12 @@ fn subscriptions_stay_within_the_rights() {
 fn subscriptions_are_counted_replaced_and_left() {
     let mut session = session(Protocol::V5, PrincipalKind::Integration);
     let filters = ["a", "b", "c", "d"].map(|level| wanted(&format!("lift/v1/1/T1/{level}"))).to_vec();
-    let words = feed(&mut session, Packet::Subscribe { pkid: 1, filters, identified: false });
+    let words = feed(&mut session, Packet::Subscribe { pkid: 1, filters, identifier: 0 });
     assert!(words[0].contains("3 joins") && words[0].contains("QuotaExceeded"), "{words:?}");
     let mut again = wanted("lift/v1/1/T1/a");
     again.retained = RetainedWish::IfNew;
     again.qos = QoS::AtMostOnce;
-    let words = feed(&mut session, Packet::Subscribe { pkid: 2, filters: vec![again], identified: false });
+    let words = feed(&mut session, Packet::Subscribe { pkid: 2, filters: vec![again], identifier: 0 });
     assert!(words[0].contains("0 joins, 0 replays"), "{words:?}");
     let filters = vec!["lift/v1/1/T1/a".to_owned(), "nothing".to_owned()];
     let words = feed(&mut session, Packet::Unsubscribe { pkid: 3, filters });
@@ -219,11 +219,11 @@ fn subscriptions_are_counted_replaced_and_left() {
 fn messages_to_a_subscriber_are_bounded_until_it_acknowledges() {
     let mut session = session(Protocol::V5, PrincipalKind::Integration);
     let filters = vec![wanted("lift/v1/1/T1/a")];
-    feed(&mut session, Packet::Subscribe { pkid: 1, filters, identified: false });
+    feed(&mut session, Packet::Subscribe { pkid: 1, filters, identifier: 0 });
     for pkid in 1..=4 {
         assert!(session.can_send());
         let sending = session.send(1, QoS::ExactlyOnce, true, false);
-        assert_eq!(sending, Some(Sending { pkid, retain: false }));
+        assert_eq!(sending, Some(Sending { pkid, retain: false, identifier: 0 }));
     }
     assert!(!session.can_send());
     assert!(feed(&mut session, Packet::PubAck(2)).is_empty());
@@ -234,9 +234,9 @@ fn messages_to_a_subscriber_are_bounded_until_it_acknowledges() {
 #[test]
 fn packet_ids_wrap_around_those_in_flight() {
     let mut session = session(Protocol::V5, PrincipalKind::Integration);
-    assert_eq!(session.send_retained(QoS::AtLeastOnce, QoS::AtLeastOnce).pkid, 1);
+    assert_eq!(session.send_retained(QoS::AtLeastOnce, QoS::AtLeastOnce), 1);
     session.inflight_id_last = u16::MAX;
-    assert_eq!(session.send_retained(QoS::AtLeastOnce, QoS::AtLeastOnce).pkid, 2);
+    assert_eq!(session.send_retained(QoS::AtLeastOnce, QoS::AtLeastOnce), 2);
 }
 
 fn any_qos() -> impl Strategy<Value = QoS> {
@@ -253,7 +253,7 @@ fn any_packet() -> impl Strategy<Value = Packet> {
         3 => (0..8_u16).prop_map(Packet::PubRel),
         1 => (0..8_u16).prop_map(Packet::PubAck),
         2 => (0..4_u16, prop::collection::vec("lift/v1/1/T1/[ab#+]", 0..4)).prop_map(|(pkid, filters)| {
-            Packet::Subscribe { pkid, filters: filters.iter().map(|f| wanted(f)).collect(), identified: false }
+            Packet::Subscribe { pkid, filters: filters.iter().map(|f| wanted(f)).collect(), identifier: 0 }
         }),
         1 => (0..4_u16, prop::collection::vec("lift/v1/1/T1/[ab#+]", 0..4))
             .prop_map(|(pkid, filters)| Packet::Unsubscribe { pkid, filters }),

@@ -218,10 +218,10 @@ async fn properties_of_any_size_are_bounded_on_the_way_out() {
 
 #[tokio::test]
 async fn a_fleet_does_not_shut_out_a_dashboard() {
-    let hub = HubConfig { subscribers_max: 2, ..HubConfig::default() };
+    let hub = HubConfig { subscribers_max: 1, ..HubConfig::default() };
     let broker = Broker::with(config(), hub, 100).await;
     let mut clients = Vec::new();
-    let cases = [("T1", 1), ("T2", 0x80), ("dashboard", 1), ("another", 0x80)];
+    let cases = [("T1", 1), ("T2", 1), ("dashboard", 1), ("another", 0x80)];
     for (id, expected) in cases {
         let mut raw = Raw::connect(&broker, Connect::new(id)).await;
         assert_eq!(
@@ -232,4 +232,5 @@ async fn a_fleet_does_not_shut_out_a_dashboard() {
         raw.ping().await;
         clients.push(raw);
     }
+    assert_eq!(broker.metrics.hub_subscribers.get(), 1, "terminals take no place");
 }

@@ -92,7 +92,7 @@ impl Broker {
     pub(crate) async fn publish(&mut self) -> Publish {
         match self.next().await {
             Inbound::Publish(publish) => publish,
-            Inbound::Presence(presence) => panic!("{presence:?} instead of a message"),
+            other => panic!("{other:?} instead of a message"),
         }
     }
 
@@ -100,7 +100,7 @@ impl Broker {
     pub(crate) async fn presence(&mut self) -> PresenceChange {
         match self.next().await {
             Inbound::Presence(presence) => presence,
-            Inbound::Publish(publish) => panic!("{publish:?} instead of presence"),
+            other => panic!("{other:?} instead of presence"),
         }
     }
 
@@ -121,6 +121,7 @@ impl Broker {
                     Inbound::Presence(presence) => {
                         format!("{} {}", presence.client_id, presence.reason.as_str())
                     }
+                    Inbound::Listening { client_id } => format!("{client_id} listening"),
                 };
                 let _ = told.try_send(words);
             }

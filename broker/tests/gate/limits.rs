@@ -141,7 +141,7 @@ async fn presence_waits_for_a_full_channel() {
     while online < 20 {
         match broker.next().await {
             Inbound::Presence(presence) => online += u32::from(presence.online),
-            Inbound::Publish(publish) => panic!("{publish:?}"),
+            other => panic!("{other:?}"),
         }
     }
     drop(clients);

@@ -4,6 +4,7 @@
 
 mod acks;
 mod connect;
+mod downlink;
 mod fanout;
 mod harness;
 mod hostile;
