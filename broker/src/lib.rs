@@ -16,6 +16,9 @@ mod codec;
 mod config;
 mod connection;
 mod downlink;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod handshake;
 mod hub;

@@ -1,0 +1,158 @@
+//! What is fuzzed: each target takes any bytes and panics when a promise is broken.
+
+use broker::TopicFilter;
+use domain::{EventBatch, Message, TelemetryBatch, limits};
+use ingest::gb24476;
+
+use crate::mutate::Shape;
+
+/// One target.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Also the folder of its corpus.
+    pub name: &'static str,
+    /// Any bytes may be passed in.
+    pub run: fn(&[u8]),
+    /// What its inputs look like.
+    pub shape: Shape,
+    /// Share of the inputs of a run over all targets.
+    pub weight: u64,
+}
+
+/// All targets.
+pub const ALL: [Target; 7] = [
+    Target {
+        name: "packets",
+        run: broker::fuzzing::packets,
+        shape: Shape::Mqtt { head: broker::fuzzing::HEAD },
+        weight: 6,
+    },
+    Target { name: "connect", run: broker::fuzzing::connect, shape: Shape::Mqtt { head: 0 }, weight: 2 },
+    Target { name: "telemetry", run: telemetry, shape: Shape::Protobuf, weight: 2 },
+    Target { name: "event", run: event, shape: Shape::Protobuf, weight: 2 },
+    Target { name: "telemetry_json", run: telemetry_json, shape: Shape::Json, weight: 2 },
+    Target { name: "event_json", run: event_json, shape: Shape::Json, weight: 2 },
+    Target { name: "topics", run: topics, shape: Shape::Topics, weight: 2 },
+];
+
+/// The target of that name.
+pub fn by_name(name: &str) -> Option<&'static Target> {
+    ALL.iter().find(|target| target.name == name)
+}
+
+/// A `TelemetryBatch` in protobuf.
+pub fn telemetry(payload: &[u8]) {
+    if let Some(Message::Telemetry(batch)) = decoded("telemetry", payload) {
+        check_telemetry(&batch);
+    }
+}
+
+/// An `EventBatch` in protobuf.
+pub fn event(payload: &[u8]) {
+    if let Some(Message::Event(batch)) = decoded("event", payload) {
+        check_events(&batch);
+    }
+}
+
+/// Telemetry in the open JSON format.
+pub fn telemetry_json(payload: &[u8]) {
+    if let Some(Message::Telemetry(batch)) = decoded("telemetry.json", payload) {
+        check_telemetry(&batch);
+    }
+}
+
+/// Events in the open JSON format.
+pub fn event_json(payload: &[u8]) {
+    if let Some(Message::Event(batch)) = decoded("event.json", payload) {
+        check_events(&batch);
+    }
+}
+
+fn decoded(channel: &str, payload: &[u8]) -> Option<Message> {
+    match ingest::decode(&format!("lift/v1/350102/T1/{channel}"), payload, &gb24476) {
+        Ok(decoded) => Some(decoded.message),
+        Err(refused) => {
+            assert!(!refused.detail.is_empty(), "a vendor is told why");
+            None
+        }
+    }
+}
+
+/// A batch is within its bounds, and says the same after a way through protobuf.
+fn check_telemetry(batch: &TelemetryBatch) {
+    assert!((1..=limits::BATCH_READINGS_MAX).contains(&batch.readings.len()));
+    for reading in &batch.readings {
+        reading.check().expect("a decoded reading is within its ranges");
+        assert_ne!(reading.seq.0, 0, "every reading has a number");
+        if let Some(codes) = reading.codes.as_ref().known() {
+            assert!(codes.len() <= limits::CODES_MAX);
+        }
+    }
+    let mut back = proto::decode::telemetry(&proto::encode::telemetry(batch), &gb24476)
+        .expect("a batch can be sent again");
+    assert_eq!(back.boot, batch.boot);
+    assert_eq!(back.readings.len(), batch.readings.len());
+    for (back, reading) in back.readings.iter_mut().zip(&batch.readings) {
+        // The encoder wants rising numbers, and milliseconds.
+        (back.seq, back.time) = (reading.seq, reading.time);
+        assert_eq!(back, reading);
+    }
+}
+
+fn check_events(batch: &EventBatch) {
+    assert!(batch.events.len() <= limits::BATCH_EVENTS_MAX);
+    assert!(!batch.events.is_empty() || batch.active.is_some(), "a batch says something");
+    assert!(batch.active.as_ref().is_none_or(|active| active.len() <= limits::CODES_MAX));
+    let back =
+        proto::decode::events(&proto::encode::events(batch), &gb24476).expect("a batch can be sent again");
+    assert_eq!((back.boot, &back.active), (batch.boot, &batch.active));
+    assert_eq!(back.events.len(), batch.events.len());
+    for (back, event) in back.events.iter().zip(&batch.events) {
+        assert_ne!(event.seq.0, 0, "every event has a number");
+        assert!(event.code.raw.len() <= limits::CODE_BYTES_MAX);
+        assert_eq!((&back.code, back.state), (&event.code, event.state));
+    }
+}
+
+/// Three lines: a filter, a second one, a topic.
+pub fn topics(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let mut lines = text.splitn(3, '\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let (wide, narrow, topic) = (line(), line(), line());
+    if let Ok(known) = topic.parse::<ingest::Topic>() {
+        let begin = format!("lift/v1/{}/{}/", known.area, known.terminal_id);
+        assert!(topic.starts_with(&begin), "{topic:?} is {known:?}");
+    }
+    let is_name = !topic.is_empty() && !topic.contains(['+', '#', '\0']);
+    let filters = [wide, narrow].map(TopicFilter::new);
+    for filter in filters.iter().flatten() {
+        broker::fuzzing::filter(filter, topic);
+        assert!(filter.covers(filter) || filter.as_str().starts_with('$'), "{filter} covers itself");
+        if is_name {
+            assert_eq!(filter.matches(topic), selects(filter.as_str(), topic), "{filter} {topic:?}");
+        }
+    }
+    if let [Ok(wide), Ok(narrow)] = filters
+        && is_name
+        && wide.covers(&narrow)
+        && narrow.matches(topic)
+    {
+        assert!(wide.matches(topic), "{wide} covers {narrow}, which selects {topic:?}");
+    }
+}
+
+/// Section 4.7 of MQTT once more, as plainly as possible.
+fn selects(filter: &str, topic: &str) -> bool {
+    fn levels(filter: &[&str], topic: &[&str]) -> bool {
+        match (filter, topic) {
+            (["#"], _) | ([], []) => true,
+            (["+", filter @ ..], [_, topic @ ..]) => levels(filter, topic),
+            ([a, filter @ ..], [b, topic @ ..]) => a == b && levels(filter, topic),
+            _ => false,
+        }
+    }
+    let hidden = topic.starts_with('$') && filter.starts_with(['+', '#']);
+    let split = |text| str::split(text, '/').collect::<Vec<_>>();
+    !hidden && levels(&split(filter), &split(topic))
+}
