@@ -53,9 +53,9 @@ async fn main() -> Result<(), Failure> {
     let hub = Hub::start(HubConfig::default(), Arc::clone(&metrics));
     let (sender, mut inbound) = tokio::sync::mpsc::channel(8_192);
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let config = GateConfig { listen, ..GateConfig::default() };
+    let config = GateConfig { listen: Some(listen), ..GateConfig::default() };
     let gate = Gate::bind(config, Arc::new(Everyone), sender, hub, Arc::clone(&metrics)).await?;
-    let address = gate.local_addr();
+    let address = gate.local_addr().expect("it listens");
     let stop = CancellationToken::new();
     let running = tokio::spawn(gate.run(stop.clone()));
     tokio::spawn(async move {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
 
 use crate::ack::Window;
 use crate::auth::{Origin, PrincipalKind};
@@ -33,14 +34,14 @@ const TAKE_OVER_WAIT: Duration = Duration::from_secs(5);
 /// For the last bytes to a client.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Serves one socket until it is closed.
-pub(crate) async fn serve<S>(mut stream: S, origin: Origin, gate: &Arc<Shared>)
+/// Serves one socket until it is closed. Its CONNECT must be decided by `deadline`.
+pub(crate) async fn serve<S>(mut stream: S, origin: Origin, deadline: Instant, gate: &Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let peer = origin.peer;
     let opening = handshake::open(&mut stream, &origin, gate);
-    let opening = tokio::time::timeout(gate.config.connect_timeout, opening);
+    let opening = tokio::time::timeout_at(deadline, opening);
     let opened = tokio::select! {
         opened = opening => opened,
         () = gate.stop.cancelled() => return,
@@ -48,7 +49,7 @@ where
     let opened = match opened {
         Ok(Some(opened)) => opened,
         Ok(None) => return,
-        Err(_) => return gate.refused("timeout"),
+        Err(_) => return gate.refused("timeout", peer, None),
     };
     let client = Client::enter(&opened, gate).await;
     tracing::debug!(client_id = %client.client_id, %peer, epoch = client.handle.epoch, "client connected");
@@ -101,7 +102,7 @@ impl Client {
         let window = Window::new(Arc::clone(&gate.budget), gate.hub.clone());
         let handle = Handle::new(opened.epoch, window, opened.certificate.clone());
         let client_id = Arc::clone(&opened.client_id);
-        if let Some(old) = gate.directory.enter(&client_id, &handle) {
+        if let Some(old) = gate.enter(&client_id, &handle) {
             old.end(Reason::TakenOver);
             if tokio::time::timeout(TAKE_OVER_WAIT, old.ended.cancelled()).await.is_err() {
                 tracing::warn!(%client_id, "the connection that was taken over does not end");

@@ -1,29 +1,29 @@
-//! The listener, and what all connections share.
+//! The accept loop, and what all connections share.
 //!
-//! Owns the accept loop and one task per connection, which it awaits at the end. Promises: at most
+//! Owns the listeners and one task per connection, which it awaits at the end. Promises: at most
 //! `connections_max` sockets; one connection per client id, the newest; after [`Gate::run`] returns, every
 //! connection has ended and the inbound channel has no more senders.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::ack::{Budget, Window, lock};
-use crate::auth::{Authenticate, ClientCertificate, Origin, Transport};
+use crate::auth::{Authenticate, ClientCertificate};
 use crate::config::GateConfig;
-use crate::connection;
 use crate::downlink::{DeliverError, Delivery, Mailbox};
 use crate::hub::Hub;
 use crate::inbound::{Inbound, Reason};
-use crate::metrics::{Metrics, ReasonLabel};
+use crate::listen::{self, BindError, BoundAddresses, Listeners};
+use crate::metrics::Metrics;
+use crate::refusals::Refusals;
+use crate::tls::{Look, Tls, TlsError};
 
 /// After a failed accept (out of file descriptors, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -32,31 +32,30 @@ const TICK: Duration = Duration::from_millis(100);
 /// After the drain deadline, for the last writes and presences.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
-/// The address could not be bound.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen for MQTT on {address}")]
-pub struct BindError {
-    /// Address that was asked for.
-    pub address: SocketAddr,
-    /// What the system says.
-    #[source]
-    pub source: io::Error,
-}
+/// How often the files for TLS are looked at.
+const TLS_LOOK: Duration = Duration::from_secs(2);
 
-/// A bound MQTT listener; [`Gate::run`] serves it.
+/// Bound MQTT listeners; [`Gate::run`] serves them.
 #[derive(Debug)]
 pub struct Gate {
-    listener: TcpListener,
-    local_addr: SocketAddr,
+    listeners: Listeners,
+    addresses: BoundAddresses,
     shared: Arc<Shared>,
 }
 
 /// What the rest of the process tells the gate. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct GateControl {
     resend: Arc<Notify>,
     directory: Arc<Directory>,
     deliveries_max: usize,
+    tls: Option<Arc<Tls>>,
+}
+
+impl std::fmt::Debug for GateControl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GateControl").finish_non_exhaustive()
+    }
 }
 
 impl GateControl {
@@ -64,6 +63,14 @@ impl GateControl {
     /// paced, so that their clients send again.
     pub fn store_returned(&self) {
         self.resend.notify_one();
+    }
+
+    /// Looks at the files for TLS at once instead of within two seconds. New connections use what they say;
+    /// connections whose certificate they revoke are ended.
+    pub fn reload_tls(&self) {
+        if let Some(tls) = &self.tls {
+            tls.look.notify_one();
+        }
     }
 
     /// Ends the connection of `client_id`, if there is one. Its last will is published, its offline presence
@@ -107,6 +114,8 @@ pub(crate) struct Shared {
     pub(crate) directory: Arc<Directory>,
     pub(crate) stop: CancellationToken,
     pub(crate) resend: Arc<Notify>,
+    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) refusals: Refusals,
     epoch_last: AtomicU64,
 }
 
@@ -121,13 +130,59 @@ impl Shared {
         self.epoch_last.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    pub(crate) fn refused(&self, reason: &'static str) {
-        self.metrics.refused.get_or_create(&ReasonLabel { reason }).inc();
+    /// Counts a refusal and logs it, unless there are too many of its kind.
+    pub(crate) fn refused(&self, reason: &'static str, peer: SocketAddr, client_id: Option<&str>) {
+        self.refusals.note(reason, peer, client_id, &self.metrics);
+    }
+
+    /// Puts a connection in the place of its client id and returns the one it replaces.
+    pub(crate) fn enter(&self, client_id: &Arc<str>, handle: &Arc<Handle>) -> Option<Arc<Handle>> {
+        let replaced = self.directory.enter(client_id, handle);
+        // The list may have changed since the handshake, and those it concerns may have been ended already.
+        if let (Some(tls), Some(certificate)) = (&self.tls, &handle.certificate)
+            && tls.is_revoked(certificate)
+        {
+            handle.end(Reason::Revoked);
+        }
+        replaced
+    }
+
+    /// Keeps TLS as the files say until the gate stops.
+    async fn watch_tls(&self, tls: Arc<Tls>) {
+        let mut tick = tokio::time::interval(TLS_LOOK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tls.look.notified() => {}
+                _ = tick.tick() => {}
+            }
+            let looking = Arc::clone(&tls);
+            match tokio::task::spawn_blocking(move || looking.refresh()).await {
+                Ok(Look::Unchanged) => {}
+                Ok(Look::Replaced) => {
+                    self.metrics.tls_reloaded.inc();
+                    let revoked = self.directory.find(|_, certificate| {
+                        certificate.is_some_and(|certificate| tls.is_revoked(certificate))
+                    });
+                    tracing::info!(ended = revoked.len(), "the files for TLS have changed and are used");
+                    for handle in &revoked {
+                        handle.end(Reason::Revoked);
+                    }
+                }
+                Ok(Look::Unusable(error)) => {
+                    self.metrics.tls_unusable.inc();
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "the files for TLS cannot be used; those before stay in force");
+                }
+                Err(error) => tracing::error!(%error, "reading the files for TLS failed"),
+            }
+        }
     }
 }
 
 impl Gate {
-    /// Binds the listener. Messages go to `inbound`, fan-out to `hub`; the channel's length is how far the
+    /// Binds the listeners. Messages go to `inbound`, fan-out to `hub`; the channel's length is how far the
     /// consumer may be behind before reading from clients pauses.
     pub async fn bind(
         config: GateConfig,
@@ -136,10 +191,12 @@ impl Gate {
         hub: Hub,
         metrics: Arc<Metrics>,
     ) -> Result<Self, BindError> {
-        let address = config.listen;
-        let fail = |source| BindError { address, source };
-        let listener = TcpListener::bind(address).await.map_err(fail)?;
-        let local_addr = listener.local_addr().map_err(fail)?;
+        let listeners = Listeners::bind(&config).await?;
+        let addresses = listeners.addresses();
+        let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
+        if tls.is_none() && config.websocket.as_ref().is_some_and(|websocket| websocket.tls) {
+            return Err(TlsError::NoCertificate.into());
+        }
         let budget = Budget::new(config.budget_bytes);
         let shared = Arc::new(Shared {
             config,
@@ -151,57 +208,68 @@ impl Gate {
             directory: Arc::default(),
             stop: CancellationToken::new(),
             resend: Arc::new(Notify::new()),
+            tls,
+            refusals: Refusals::default(),
             epoch_last: AtomicU64::new(0),
         });
-        Ok(Self { listener, local_addr, shared })
+        Ok(Self { listeners, addresses, shared })
     }
 
-    /// Where it listens, with the port the system chose.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+    /// Where it listens for plain TCP, if it does, with the port the system chose.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.addresses.tcp
+    }
+
+    /// Where it listens, with the ports the system chose.
+    pub fn addresses(&self) -> BoundAddresses {
+        self.addresses
     }
 
     /// The handle for the rest of the process.
     pub fn control(&self) -> GateControl {
+        let Shared { config, resend, directory, tls, .. } = &*self.shared;
         GateControl {
-            resend: Arc::clone(&self.shared.resend),
-            directory: Arc::clone(&self.shared.directory),
-            deliveries_max: self.shared.config.deliveries_max,
+            resend: Arc::clone(resend),
+            directory: Arc::clone(directory),
+            deliveries_max: config.deliveries_max,
+            tls: tls.clone(),
         }
     }
 
     /// Serves until `stop` is cancelled. Then accepts and reads no more, waits at most `drain_timeout` for
     /// outstanding acknowledgements to be resolved and written, and closes every connection.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { listener, shared, .. } = self;
+        let Self { listeners, shared, .. } = self;
         let tasks = TaskTracker::new();
         let abandon = CancellationToken::new();
         let seats = Arc::new(Semaphore::new(shared.config.connections_max));
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut resends = Vec::new();
+        if let Some(tls) = shared.tls.clone() {
+            let shared = Arc::clone(&shared);
+            tasks.spawn(async move { shared.watch_tls(tls).await });
+        }
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => {
+                accepted = listeners.accept() => match accepted {
+                    Ok((stream, peer, transport)) => {
                         shared.metrics.accepted.inc();
                         let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else {
-                            shared.refused("connections_max");
+                            shared.refused("connections_max", peer, None);
                             shared.metrics.closed.inc();
                             continue;
                         };
-                        // Acks are small and waited for; a socket without it works too.
-                        let _ = stream.set_nodelay(true);
-                        let origin = Origin { peer, transport: Transport::Tcp, certificate: None };
                         let shared = Arc::clone(&shared);
                         let abandoned = abandon.clone();
                         tasks.spawn(async move {
+                            let metrics = Arc::clone(&shared.metrics);
                             tokio::select! {
-                                () = connection::serve(stream, origin, &shared) => {}
+                                () = listen::serve(stream, peer, transport, shared) => {}
                                 () = abandoned.cancelled() => {}
                             }
-                            shared.metrics.closed.inc();
+                            metrics.closed.inc();
                             drop(seat);
                         });
                     }
@@ -213,6 +281,7 @@ impl Gate {
                 () = shared.resend.notified() => resends.extend(shared.directory.marked()),
                 _ = tick.tick() => {
                     shared.metrics.budget_bytes.set(shared.budget.in_use() as i64);
+                    shared.refusals.tick();
                     let share = resends.len().min(resends_per_tick(shared.config.resend_per_s));
                     for handle in resends.drain(..share) {
                         handle.end(Reason::Resend);
@@ -220,7 +289,7 @@ impl Gate {
                 }
             }
         }
-        drop(listener);
+        drop(listeners);
         shared.stop.cancel();
         tasks.close();
         if tokio::time::timeout(shared.config.drain_timeout + CLOSE_GRACE, tasks.wait()).await.is_err() {

@@ -44,7 +44,7 @@ where
         Ok(connect) => connect?,
         Err(error) => {
             tracing::debug!(%peer, %error, "not a client");
-            gate.refused("malformed");
+            gate.refused("malformed", peer, None);
             if let CodecError::Level(level) = error {
                 let protocol = if level > 5 { Protocol::V5 } else { Protocol::V311 };
                 refuse(stream, protocol, ConnectCode::BadProtocolVersion).await;
@@ -54,13 +54,14 @@ where
     };
     let protocol = connect.protocol;
     let epoch = gate.next_epoch();
+    let client_id = connect.client_id.clone();
     match decide(connect, origin, epoch, gate).await {
         Ok(mut opened) => {
             opened.rest = buffer;
             Some(opened)
         }
         Err(code) => {
-            gate.refused(label(code));
+            gate.refused(label(code), peer, Some(&client_id));
             refuse(stream, protocol, code).await;
             None
         }

@@ -23,9 +23,12 @@ mod gate;
 mod handshake;
 mod hub;
 mod inbound;
+mod listen;
 mod metrics;
 mod packet;
+mod refusals;
 mod session;
+mod tls;
 mod topic;
 
 pub use ack::Ack;
@@ -33,10 +36,12 @@ pub use auth::{
     AuthFuture, Authenticate, ClientCertificate, ConnectInfo, Origin, Principal, PrincipalKind, Protocol,
     Refusal, Transport,
 };
-pub use config::{GateConfig, HubConfig};
+pub use config::{ClientCertificates, GateConfig, HubConfig, RateLimits, TlsConfig, WebSocketConfig};
 pub use downlink::{DeliverError, Delivery, DeliveryReceipt};
-pub use gate::{BindError, Gate, GateControl};
+pub use gate::{Gate, GateControl};
 pub use hub::Hub;
 pub use inbound::{Inbound, PresenceChange, Properties, Publish, QoS, Reason};
+pub use listen::{BindError, BoundAddresses};
 pub use metrics::Metrics;
+pub use tls::TlsError;
 pub use topic::{FilterError, TopicFilter};

@@ -24,8 +24,16 @@ pub struct Metrics {
     pub connected: Gauge,
     /// Sessions that ended, by [`Reason`](crate::Reason).
     pub ended: Family<ReasonLabel, Counter>,
-    /// CONNECTs refused, by reason.
+    /// Connections, handshakes, CONNECTs, publishes and filters refused, by reason.
     pub refused: Family<ReasonLabel, Counter>,
+    /// TLS handshakes in full.
+    pub tls_full: Counter,
+    /// TLS handshakes abbreviated by a ticket.
+    pub tls_resumed: Counter,
+    /// Times changed files for TLS were put to use.
+    pub tls_reloaded: Counter,
+    /// Times changed files for TLS could not be used.
+    pub tls_unusable: Counter,
     /// Filters refused in SUBSCRIBE.
     pub subscribe_refused: Counter,
     /// Publishes received with QoS 0.
@@ -72,7 +80,11 @@ impl Metrics {
         registry.register("closed", "TCP connections ended", m.closed.clone());
         registry.register("connected", "clients connected now", m.connected.clone());
         registry.register("ended", "sessions ended, by reason", m.ended.clone());
-        registry.register("refused", "CONNECTs refused, by reason", m.refused.clone());
+        registry.register("refused", "what was refused, by reason", m.refused.clone());
+        registry.register("tls_full", "TLS handshakes in full", m.tls_full.clone());
+        registry.register("tls_resumed", "TLS handshakes by a ticket", m.tls_resumed.clone());
+        registry.register("tls_reloaded", "changed TLS files put to use", m.tls_reloaded.clone());
+        registry.register("tls_unusable", "changed TLS files not usable", m.tls_unusable.clone());
         registry.register("subscribe_refused", "filters refused in SUBSCRIBE", m.subscribe_refused.clone());
         registry.register("publish_qos0", "publishes received with QoS 0", m.publish_qos0.clone());
         registry.register("publish_qos1", "publishes received with QoS 1", m.publish_qos1.clone());

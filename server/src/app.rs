@@ -11,7 +11,7 @@ use std::time::Duration;
 use alerting::engine::{Input, Thresholds, ThresholdsBook};
 use alerting::{Alerting, Clock, Handle};
 use anyhow::{Context, anyhow, bail};
-use broker::{Gate, GateConfig, Hub, HubConfig};
+use broker::{BindError, Gate, GateConfig, Hub, HubConfig};
 use domain::Receipt;
 use ingest::{Ingest, IngestConfig, IngestMetrics, IngestReceipt, Observed, Sink, Wiring};
 use prometheus_client::registry::Registry as MetricsRegistry;
@@ -148,12 +148,15 @@ impl App {
                     broker_metrics.clone(),
                 )
                 .await
-                .map_err(|error| taken("broker.listen", error.address, &error.source))?,
+                .map_err(|error| match error {
+                    BindError::Address { address, source } => taken("broker.listen", address, &source),
+                    error => error.into(),
+                })?,
             ),
             false => None,
         };
         let addresses = Addresses {
-            broker: gate.as_ref().map(Gate::local_addr),
+            broker: gate.as_ref().and_then(Gate::local_addr),
             dispatch: dispatch_listener.as_ref().map(TcpListener::local_addr).transpose()?,
             web: web_listener.as_ref().map(TcpListener::local_addr).transpose()?,
         };
@@ -326,7 +329,7 @@ async fn maintain(database: &Database, stop: CancellationToken) {
 
 fn gate_config(config: &Config) -> GateConfig {
     GateConfig {
-        listen: config.broker.listen,
+        listen: Some(config.broker.listen),
         connections_max: config.broker.connections_max,
         unacked_max: u16::try_from(config.broker.unacked_max).unwrap_or(u16::MAX),
         budget_bytes: config.broker.budget_bytes.as_usize(),

@@ -40,7 +40,7 @@ async fn a_half_open_connection_is_closed_in_time() {
 async fn an_address_in_use_is_named() {
     let broker = Broker::start().await;
     let metrics = std::sync::Arc::clone(&broker.metrics);
-    let config = GateConfig { listen: broker.address, ..GateConfig::default() };
+    let config = GateConfig { listen: Some(broker.address), ..GateConfig::default() };
     let (sender, _receiver) = tokio::sync::mpsc::channel(1);
     let nobody = std::sync::Arc::new(Nobody);
     let error = broker::Gate::bind(config, nobody, sender, broker.hub.clone(), metrics).await.unwrap_err();

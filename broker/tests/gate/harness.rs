@@ -62,7 +62,7 @@ pub(crate) struct Broker {
 }
 
 pub(crate) fn config() -> GateConfig {
-    GateConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..GateConfig::default() }
+    GateConfig { listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))), ..GateConfig::default() }
 }
 
 impl Broker {
@@ -77,7 +77,7 @@ impl Broker {
         let gate = Gate::bind(config, Arc::new(Doorkeeper), sender, hub.clone(), Arc::clone(&metrics))
             .await
             .unwrap();
-        let (address, control) = (gate.local_addr(), gate.control());
+        let (address, control) = (gate.local_addr().unwrap(), gate.control());
         let stop = CancellationToken::new();
         let running = tokio::spawn(gate.run(stop.clone()));
         Self { address, hub, metrics, control, inbound, stop, running }
