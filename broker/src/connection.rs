@@ -11,6 +11,7 @@ mod input;
 mod timers;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -76,6 +77,8 @@ where
     let mut exchange = Exchange::new(opened, out, client, &inbound, gate);
     let (reader, writer) = tokio::io::split(&mut *stream);
     let reason = exchange.run(reader, writer).await;
+    let silence_us = i64::try_from(exchange.silence().as_micros()).unwrap_or(i64::MAX);
+    client.handle.heard_us.store(now_us().saturating_sub(silence_us), Ordering::Relaxed);
     let mut last = exchange.farewell(reason);
     if reason != Reason::Gone {
         let farewell = async {
@@ -134,8 +137,9 @@ impl Client {
         if !self.has_presence {
             return;
         }
-        let client_id = Arc::clone(&self.client_id);
-        let change = PresenceChange { client_id, online, reason, at_us: now_us(), epoch: self.handle.epoch };
+        let (client_id, at_us) = (Arc::clone(&self.client_id), now_us());
+        let heard_us = if online { at_us } else { self.handle.heard_us.load(Ordering::Relaxed).min(at_us) };
+        let change = PresenceChange { client_id, online, reason, at_us, heard_us, epoch: self.handle.epoch };
         // Fails only when the consumer is gone; then the process is ending.
         let _ = gate.inbound.send(Inbound::Presence(change)).await;
     }

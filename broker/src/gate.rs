@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::ack::{Budget, Window, lock};
 use crate::auth::{Authenticate, ClientCertificate};
 use crate::config::GateConfig;
 use crate::downlink::{DeliverError, Delivery, Mailbox};
-use crate::hub::Hub;
+use crate::hub::{Hub, now_us};
 use crate::inbound::{Inbound, Reason};
 use crate::listen::{self, BindError, BoundAddresses, Listeners};
 use crate::metrics::Metrics;
@@ -313,6 +313,8 @@ pub(crate) struct Handle {
     pub(crate) certificate: Option<Arc<ClientCertificate>>,
     /// Deliveries for it.
     pub(crate) mailbox: Mailbox,
+    /// When bytes came last, in microseconds since 1970; of an ended connection only.
+    pub(crate) heard_us: AtomicI64,
     /// A message of it was dropped unacknowledged.
     pub(crate) marked: AtomicBool,
     /// Cancelled when its last message and its presence are handed over.
@@ -327,7 +329,8 @@ impl Handle {
         certificate: Option<Arc<ClientCertificate>>,
     ) -> Arc<Self> {
         let (marked, ended, end) = (AtomicBool::new(false), CancellationToken::new(), OnceLock::new());
-        Arc::new(Self { epoch, window, certificate, mailbox: Mailbox::default(), marked, ended, end })
+        let (mailbox, heard_us) = (Mailbox::default(), AtomicI64::new(now_us()));
+        Arc::new(Self { epoch, window, certificate, mailbox, heard_us, marked, ended, end })
     }
 
     /// Asks the connection to end, from outside.

@@ -82,6 +82,8 @@ pub struct PresenceChange {
     pub reason: Reason,
     /// When, in microseconds since 1970.
     pub at_us: i64,
+    /// When bytes came from it last, in microseconds since 1970: before `at_us` if it fell silent.
+    pub heard_us: i64,
     /// Number of the connection, growing over all connections of a gate: an offline of an older epoch than
     /// the last online says nothing about the present.
     pub epoch: u64,

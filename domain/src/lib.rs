@@ -4,10 +4,12 @@
 //! Does no I/O, reads no clock and holds no state: time and identities arrive as arguments.
 
 mod alarm;
+mod downlink;
 mod fault;
 mod id;
 pub mod limits;
 mod message;
+mod presence;
 mod reading;
 mod receipt;
 mod time;
@@ -16,9 +18,11 @@ pub use alarm::{
     Alarm, AlarmChange, AlarmEvent, AlarmKind, AlarmState, EvidenceKind, EvidenceLine, ParseSlugError,
     RuleId, Suppression,
 };
+pub use downlink::{Downlink, DownlinkError, DownlinkId, DownlinkKind, SentDownlink};
 pub use fault::{FAULTS, FaultGroup, FaultKind, Severity, fault_by_gb_code, fault_by_slug};
 pub use id::{AlarmId, Area, BootId, ElevatorId, IdError, Seq, SourceId, TerminalId};
 pub use message::{Code, EventBatch, EventState, FaultEvent, Message, Presence, TelemetryBatch};
+pub use presence::PresenceState;
 pub use reading::{
     CarStatus, Direction, DoorState, Field, Floor, Passengers, RangeError, Reading, ServiceMode,
 };

@@ -35,6 +35,20 @@ pub const VIBRATION_MM_S2_MAX: i32 = 1_000_000;
 /// Age and skew kept, in ms: larger ones are stored as this bound (24 days).
 pub const SKEW_MS_ABS_MAX: i64 = 2_000_000_000;
 
+/// Shown as offline after so long without a sign of life (DOMAIN.md 6).
+pub const OFFLINE_AFTER: Duration = Duration::from_mins(3);
+/// A viewer renews it; without that the terminal falls back to its own rate, to save traffic (DOMAIN.md 6).
+pub const LIVE_VIEW_LEASE: Duration = Duration::from_mins(1);
+/// Other orders wait this long for a sleeping terminal.
+pub const DOWNLINK_KEEPS: Duration = Duration::from_hours(24);
+/// Orders that wait for one terminal; the next is refused. There are three kinds, and a newer one replaces a
+/// waiting one of its kind, so this is reached only when kinds are added.
+pub const DOWNLINKS_WAITING_MAX: usize = 32;
+/// Between two readings, least and most: five a second is what a rule can use, an hour is a dead terminal.
+pub const REPORT_INTERVAL_MS: (u32, u32) = (200, 3_600_000);
+/// How long a report rate may be asked for: a week is a study, more is a setting of the terminal.
+pub const REPORT_RATE_FOR_S: (u32, u32) = (1, 7 * 86_400);
+
 /// What becomes of a row with this device time (DESIGN.md 4, "Late and skewed").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {

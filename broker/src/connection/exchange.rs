@@ -8,6 +8,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -180,6 +181,11 @@ impl<'a> Exchange<'a> {
     /// What to wait for from the rest of the gate.
     fn wanting(&self) -> Option<Lacking> {
         if self.announcing { Some(Lacking::Channel) } else { self.lacking.filter(|_| !self.stopping) }
+    }
+
+    /// How long nothing has come from the client.
+    pub(super) fn silence(&self) -> Duration {
+        self.timers.silence(Instant::now())
     }
 
     /// What the client gets to read at the end.

@@ -59,6 +59,11 @@ impl Timers {
         self.heard = now;
     }
 
+    /// How long nothing has come from the client.
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.heard)
+    }
+
     /// Reading pauses; true if it did not before. A pause that is resumed before the client was caught up with
     /// keeps its end.
     pub(super) fn pause(&mut self, now: Instant) -> bool {

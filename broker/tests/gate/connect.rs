@@ -134,7 +134,12 @@ async fn silence_beyond_the_keep_alive_ends_a_connection() {
     broker.presence().await;
     raw.closed().await;
     assert!(began.elapsed() >= Duration::from_millis(1_500));
-    assert_eq!(broker.presence().await.reason, Reason::KeepAlive);
+    let offline = broker.presence().await;
+    assert_eq!(offline.reason, Reason::KeepAlive);
+    assert!(
+        offline.heard_us <= offline.at_us - 1_500_000,
+        "silent for one and a half keep-alives: {offline:?}"
+    );
 }
 
 #[tokio::test]
