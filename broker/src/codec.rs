@@ -353,7 +353,7 @@ fn connect_code_v4(code: ConnectCode) -> v4::ConnectReturnCode {
         ConnectCode::BadClientId => v4::ConnectReturnCode::BadClientId,
         ConnectCode::BadCredentials => v4::ConnectReturnCode::BadUserNamePassword,
         ConnectCode::NotAuthorized | ConnectCode::BadAuthMethod => v4::ConnectReturnCode::NotAuthorized,
-        ConnectCode::Unavailable => v4::ConnectReturnCode::ServiceUnavailable,
+        ConnectCode::Unavailable | ConnectCode::TooOften => v4::ConnectReturnCode::ServiceUnavailable,
     }
 }
 
@@ -365,6 +365,7 @@ fn connect_code_v5(code: ConnectCode) -> v5::ConnectReturnCode {
         ConnectCode::BadCredentials => v5::ConnectReturnCode::BadUserNamePassword,
         ConnectCode::NotAuthorized => v5::ConnectReturnCode::NotAuthorized,
         ConnectCode::Unavailable => v5::ConnectReturnCode::ServerUnavailable,
+        ConnectCode::TooOften => v5::ConnectReturnCode::ConnectionRateExceeded,
         ConnectCode::BadAuthMethod => v5::ConnectReturnCode::BadAuthenticationMethod,
     }
 }

@@ -10,6 +10,7 @@ mod fan_in;
 mod input;
 mod timers;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -52,11 +53,14 @@ where
         Ok(None) => return,
         Err(_) => return gate.refused("timeout", peer, None),
     };
-    let client = Client::enter(&opened, gate).await;
+    let client = Client::enter(&opened, peer, gate).await;
     tracing::debug!(client_id = %client.client_id, %peer, epoch = client.handle.epoch, "client connected");
     let will = opened.connect.will.clone();
     let reason = talk(&mut stream, opened, &client, gate).await;
     tracing::debug!(client_id = %client.client_id, %peer, reason = reason.as_str(), "client gone");
+    if let Some(refusal) = refusal(reason) {
+        gate.refused(refusal, peer, Some(&client.client_id));
+    }
     client.handle.mailbox.close();
     // The socket first: nobody should wait for the store to learn that a connection is closed.
     drop(stream);
@@ -95,13 +99,14 @@ where
 #[derive(Debug)]
 struct Client {
     client_id: Arc<str>,
+    peer: SocketAddr,
     handle: Arc<Handle>,
     has_presence: bool,
 }
 
 impl Client {
     /// Takes the place of the client id, pushing out whoever has it.
-    async fn enter(opened: &Opened, gate: &Arc<Shared>) -> Self {
+    async fn enter(opened: &Opened, peer: SocketAddr, gate: &Arc<Shared>) -> Self {
         let window = Window::new(Arc::clone(&gate.budget), gate.hub.clone());
         let handle = Handle::new(opened.epoch, window, opened.certificate.clone());
         let client_id = Arc::clone(&opened.client_id);
@@ -113,7 +118,7 @@ impl Client {
         }
         gate.metrics.connected.inc();
         let has_presence = opened.principal.kind == PrincipalKind::Terminal;
-        let client = Self { client_id, handle, has_presence };
+        let client = Self { client_id, peer, handle, has_presence };
         client.presence(true, Reason::Connected, gate).await;
         client
     }
@@ -179,6 +184,19 @@ impl Client {
         };
         // Fails only when the consumer is gone; then the process is ending.
         let _ = gate.inbound.send(Inbound::Publish(publish)).await;
+    }
+}
+
+/// The word for an end that refuses what the client did.
+fn refusal(reason: Reason) -> Option<&'static str> {
+    match reason {
+        Reason::NotAuthorized => Some("publish"),
+        Reason::Protocol => Some("protocol"),
+        Reason::TooLarge => Some("too_large"),
+        Reason::ReceiveMaximum => Some("receive_maximum"),
+        Reason::Revoked => Some("revoked"),
+        Reason::RateLimit => Some("rate_limit"),
+        _ => None,
     }
 }
 

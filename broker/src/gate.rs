@@ -20,6 +20,7 @@ use crate::config::GateConfig;
 use crate::downlink::{DeliverError, Delivery, Mailbox};
 use crate::hub::{Hub, now_us};
 use crate::inbound::{Inbound, Reason};
+use crate::limits::Limiter;
 use crate::listen::{self, BindError, BoundAddresses, Listeners};
 use crate::metrics::Metrics;
 use crate::refusals::Refusals;
@@ -32,6 +33,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// After the drain deadline, for the last writes and presences.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
+/// How often the limits forget who is at rest.
+const PRUNE: Duration = Duration::from_secs(10);
 /// How often the files for TLS are looked at.
 const TLS_LOOK: Duration = Duration::from_secs(2);
 
@@ -116,6 +119,7 @@ pub(crate) struct Shared {
     pub(crate) resend: Arc<Notify>,
     pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) refusals: Refusals,
+    pub(crate) limits: Arc<Limiter>,
     epoch_last: AtomicU64,
 }
 
@@ -197,6 +201,7 @@ impl Gate {
         if tls.is_none() && config.websocket.as_ref().is_some_and(|websocket| websocket.tls) {
             return Err(TlsError::NoCertificate.into());
         }
+        let limits = Limiter::new(config.limits.clone());
         let budget = Budget::new(config.budget_bytes);
         let shared = Arc::new(Shared {
             config,
@@ -210,6 +215,7 @@ impl Gate {
             resend: Arc::new(Notify::new()),
             tls,
             refusals: Refusals::default(),
+            limits,
             epoch_last: AtomicU64::new(0),
         });
         Ok(Self { listeners, addresses, shared })
@@ -245,6 +251,8 @@ impl Gate {
         let seats = Arc::new(Semaphore::new(shared.config.connections_max));
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut prune = tokio::time::interval(PRUNE);
+        prune.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut resends = Vec::new();
         if let Some(tls) = shared.tls.clone() {
             let shared = Arc::clone(&shared);
@@ -279,6 +287,7 @@ impl Gate {
                     }
                 },
                 () = shared.resend.notified() => resends.extend(shared.directory.marked()),
+                _ = prune.tick() => shared.limits.prune(tokio::time::Instant::now()),
                 _ = tick.tick() => {
                     shared.metrics.budget_bytes.set(shared.budget.in_use() as i64);
                     shared.refusals.tick();

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
 
 use crate::auth::{ClientCertificate, ConnectInfo, Origin, Principal, PrincipalKind, Protocol, Refusal};
 use crate::codec::{self, CodecError};
 use crate::gate::Shared;
+use crate::limits::Meter;
 use crate::packet::{ConnAck, Connect, ConnectCode};
 use crate::topic;
 
@@ -28,6 +30,8 @@ pub(crate) struct Opened {
     pub(crate) generated_id: bool,
     pub(crate) principal: Principal,
     pub(crate) certificate: Option<Arc<ClientCertificate>>,
+    /// What it has sent of late; none if it is not limited.
+    pub(crate) meter: Option<Arc<Meter>>,
     pub(crate) epoch: u64,
     /// What came after CONNECT.
     pub(crate) rest: BytesMut,
@@ -117,10 +121,17 @@ async fn decide(
         origin: origin.clone(),
         protocol: connect.protocol,
     };
+    // Before anything is computed from the password.
+    if !gate.limits.may_try(origin, &info.client_id, Instant::now()) {
+        return Err(ConnectCode::TooOften);
+    }
     let principal = gate.auth.authenticate(&info).await.map_err(|refusal| {
         tracing::debug!(client_id = info.client_id, peer = %origin.peer, %refusal, "client refused");
         match refusal {
-            Refusal::BadCredentials => ConnectCode::BadCredentials,
+            Refusal::BadCredentials => {
+                gate.limits.failed(origin, &info.client_id, Instant::now());
+                ConnectCode::BadCredentials
+            }
             Refusal::NotAuthorized => ConnectCode::NotAuthorized,
             Refusal::BadClientId => ConnectCode::BadClientId,
             Refusal::Unavailable => ConnectCode::Unavailable,
@@ -135,8 +146,11 @@ async fn decide(
         return Err(ConnectCode::NotAuthorized);
     }
     let client_id = info.client_id.into();
+    let meter = gate.limits.connect(origin, &client_id, Instant::now());
+    let meter = meter.map_err(|_| ConnectCode::TooOften)?;
     let certificate = info.origin.certificate;
-    Ok(Opened { connect, client_id, generated_id, principal, certificate, epoch, rest: BytesMut::new() })
+    let rest = BytesMut::new();
+    Ok(Opened { connect, client_id, generated_id, principal, certificate, meter, epoch, rest })
 }
 
 /// The answer to a CONNECT that is accepted.
@@ -174,6 +188,7 @@ fn label(code: ConnectCode) -> &'static str {
         ConnectCode::BadCredentials => "credentials",
         ConnectCode::NotAuthorized => "not_authorized",
         ConnectCode::Unavailable => "unavailable",
+        ConnectCode::TooOften => "too_often",
         ConnectCode::BadAuthMethod => "auth_method",
     }
 }

@@ -23,6 +23,7 @@ mod gate;
 mod handshake;
 mod hub;
 mod inbound;
+mod limits;
 mod listen;
 mod metrics;
 mod packet;
@@ -30,6 +31,7 @@ mod refusals;
 mod session;
 mod tls;
 mod topic;
+mod websocket;
 
 pub use ack::Ack;
 pub use auth::{

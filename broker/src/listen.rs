@@ -16,7 +16,8 @@ use crate::auth::{Origin, Transport};
 use crate::config::GateConfig;
 use crate::connection;
 use crate::gate::Shared;
-use crate::tls::{Tls, TlsError};
+use crate::tls::{Accepted, HandshakeRefusal, Secured, TlsError};
+use crate::websocket::{self, Packets, Socket};
 
 /// Probes of a silent peer before it counts as gone.
 const KEEPALIVE_PROBES: u32 = 4;
@@ -101,37 +102,56 @@ async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, Socket
 
 /// Serves one accepted socket to its end.
 pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, transport: Transport, gate: Arc<Shared>) {
-    let deadline = Instant::now() + gate.config.connect_timeout;
+    let now = Instant::now();
+    let _seat = match gate.limits.arrive(peer.ip(), now) {
+        Ok(seat) => seat,
+        Err(reason) => return gate.refused(reason, peer, None),
+    };
+    let deadline = now + gate.config.connect_timeout;
     set_options(&stream, &gate.config);
     let origin = Origin { peer, transport, certificate: None };
     // Boxed, so that a connection holds only the state it is in.
-    match (transport, &gate.tls) {
-        (Transport::Tls, Some(tls)) => {
-            if let Some((stream, origin)) = Box::pin(secure(tls, stream, origin, deadline, &gate)).await {
+    match transport {
+        Transport::Tcp => Box::pin(connection::serve(stream, origin, deadline, &gate)).await,
+        Transport::Tls => {
+            let secured = async {
+                let tls = gate.tls.as_deref()?;
+                secured(tls.accept(stream), origin, &gate).await
+            };
+            if let Some(Some((stream, origin))) = Box::pin(in_time(secured, deadline, peer, &gate)).await {
                 Box::pin(connection::serve(stream, origin, deadline, &gate)).await;
             }
         }
-        _ => Box::pin(connection::serve(stream, origin, deadline, &gate)).await,
+        Transport::WebSocket => {
+            let upgraded = in_time(upgraded(stream, origin, &gate), deadline, peer, &gate);
+            if let Some(Some((stream, origin))) = Box::pin(upgraded).await {
+                Box::pin(connection::serve(stream, origin, deadline, &gate)).await;
+            }
+        }
     }
 }
 
-async fn secure(
-    tls: &Tls,
-    stream: TcpStream,
-    mut origin: Origin,
+/// `None` if the deadline or the gate's end came first.
+async fn in_time<F: Future>(
+    handshake: F,
     deadline: Instant,
+    peer: SocketAddr,
     gate: &Shared,
-) -> Option<(crate::tls::Secured, Origin)> {
-    let handshake = tokio::time::timeout_at(deadline, tls.accept(stream));
-    let result = tokio::select! {
-        result = handshake => result,
-        () = gate.stop.cancelled() => return None,
-    };
-    let Ok(result) = result else {
-        gate.refused("tls_timeout", origin.peer, None);
-        return None;
-    };
-    match result {
+) -> Option<F::Output> {
+    tokio::select! {
+        result = tokio::time::timeout_at(deadline, handshake) => {
+            result.inspect_err(|_| gate.refused("handshake_timeout", peer, None)).ok()
+        }
+        () = gate.stop.cancelled() => None,
+    }
+}
+
+async fn secured(
+    handshake: impl Future<Output = Result<Accepted, HandshakeRefusal>>,
+    mut origin: Origin,
+    gate: &Shared,
+) -> Option<(Secured, Origin)> {
+    match handshake.await {
         Ok(accepted) => {
             let kind = if accepted.resumed { &gate.metrics.tls_resumed } else { &gate.metrics.tls_full };
             kind.inc();
@@ -141,6 +161,24 @@ async fn secure(
         Err(refusal) => {
             tracing::debug!(peer = %origin.peer, error = %refusal.error, "TLS handshake failed");
             gate.refused(refusal.reason, origin.peer, refusal.common_name.as_deref());
+            None
+        }
+    }
+}
+
+async fn upgraded(stream: TcpStream, origin: Origin, gate: &Shared) -> Option<(Packets, Origin)> {
+    let config = gate.config.websocket.as_ref()?;
+    let (socket, origin): (Box<dyn Socket>, _) = match gate.tls.as_deref().filter(|_| config.tls) {
+        Some(tls) => {
+            let (stream, origin) = secured(tls.accept_web(stream), origin, gate).await?;
+            (Box::new(stream), origin)
+        }
+        None => (Box::new(stream), origin),
+    };
+    match websocket::accept(socket, config).await? {
+        Ok(packets) => Some((packets, origin)),
+        Err(refusal) => {
+            gate.refused(refusal.reason, origin.peer, None);
             None
         }
     }

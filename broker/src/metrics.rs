@@ -52,6 +52,8 @@ pub struct Metrics {
     pub dropped_unacked: Counter,
     /// Times reading a connection was paused.
     pub paused: Counter,
+    /// Times a client over its rate had to wait.
+    pub slowed: Counter,
     /// Bytes of the budget in use.
     pub budget_bytes: Gauge,
     /// Messages given to the hub.
@@ -94,6 +96,7 @@ impl Metrics {
         registry.register("acked", "publishes acknowledged", m.acked.clone());
         registry.register("dropped_unacked", "publishes dropped unacknowledged", m.dropped_unacked.clone());
         registry.register("paused", "times reading a connection was paused", m.paused.clone());
+        registry.register("slowed", "times a client over its rate had to wait", m.slowed.clone());
         registry.register("budget_bytes", "bytes of unacknowledged publishes", m.budget_bytes.clone());
         registry.register("hub_in", "messages given to the hub", m.hub_in.clone());
         registry.register("hub_out", "messages written to subscribers", m.hub_out.clone());
@@ -104,5 +107,10 @@ impl Metrics {
         registry.register("retained_refused", "messages over the retained bound", m.retained_refused.clone());
         registry.register("retained", "messages retained now", m.retained.clone());
         Arc::new(m)
+    }
+
+    /// How much was refused for `reason`.
+    pub fn refused_for(&self, reason: &'static str) -> u64 {
+        self.refused.get_or_create(&ReasonLabel { reason }).get()
     }
 }

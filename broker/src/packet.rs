@@ -133,6 +133,7 @@ pub(crate) enum ConnectCode {
     BadCredentials,
     NotAuthorized,
     Unavailable,
+    TooOften,
     BadAuthMethod,
 }
 

@@ -165,7 +165,6 @@ impl Tls {
     }
 
     /// The handshake of a browser.
-    #[expect(dead_code, reason = "the WebSocket listener comes next")]
     pub(crate) async fn accept_web(&self, stream: TcpStream) -> Result<Accepted, HandshakeRefusal> {
         let loaded = self.current();
         let stream = Secured::accept(&loaded.acceptor_web, stream).await?;
@@ -361,7 +360,7 @@ fn why(error: &io::Error) -> &'static str {
                 "certificate_not_valid_yet"
             }
             CertificateError::Revoked => "certificate_revoked",
-            CertificateError::UnknownIssuer => "certificate_issuer",
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => "certificate_issuer",
             _ => "certificate_malformed",
         },
         Some(Error::AlertReceived(_)) => "tls_alert",

@@ -26,6 +26,7 @@ use crate::gate::Shared;
 use crate::handshake::{self, Opened};
 use crate::hub::{Fanout, Subscriber, now_us};
 use crate::inbound::{Inbound, Publish, Reason};
+use crate::limits::{Meter, Turn};
 use crate::packet::Reply;
 use crate::session::{Accepted, Action, Limits, Session};
 
@@ -39,6 +40,8 @@ enum Lacking {
     Window,
     Budget(usize),
     Channel,
+    /// Time: it is over its rate.
+    Rate(Instant),
 }
 
 pub(super) struct Exchange<'a> {
@@ -51,6 +54,7 @@ pub(super) struct Exchange<'a> {
     input: Input,
     pub(super) out: BytesMut,
     timers: Timers,
+    meter: Option<Arc<Meter>>,
     pub(super) actions: Vec<Action>,
     /// Place in the channel for the next publish.
     slot: Option<mpsc::Permit<'a, Inbound>>,
@@ -98,6 +102,7 @@ impl<'a> Exchange<'a> {
             input: Input::new(opened.rest, handshake::frame_bytes_max(gate)),
             out,
             timers: Timers::new(connect.keep_alive_s, config.pause_max, config.write_timeout, now),
+            meter: opened.meter,
             actions: Vec::new(),
             slot: None,
             held: 0,
@@ -162,6 +167,11 @@ impl<'a> Exchange<'a> {
                         Found::Bytes(bytes) => {
                             self.lacking = None;
                             self.held += bytes;
+                        }
+                        Found::Time => {
+                            self.lacking = None;
+                            // It was us who did not listen.
+                            self.timers.heard(Instant::now());
                         }
                         Found::Closed => return Reason::Stopping,
                     }
@@ -246,6 +256,9 @@ impl<'a> Exchange<'a> {
                     }
                 }
                 Next::Frame { bytes, is_publish } => {
+                    if self.is_too_fast()? {
+                        return Ok(());
+                    }
                     let mut admitted = true;
                     if is_publish && let Err(lacking) = self.admit(input::cost(bytes))? {
                         if !self.dropping {
@@ -253,6 +266,9 @@ impl<'a> Exchange<'a> {
                             return Ok(());
                         }
                         admitted = false;
+                    }
+                    if let Some(meter) = &self.meter {
+                        meter.charge(is_publish, bytes, Instant::now());
                     }
                     let frame = self.input.take(bytes);
                     let packet = codec::read(self.protocol, frame).map_err(|error| self.broken(&error))?;
@@ -282,6 +298,21 @@ impl<'a> Exchange<'a> {
             self.give_back();
         }
         Ok(())
+    }
+
+    /// Whether the client has to wait before it is served again. Nothing is dropped for that.
+    fn is_too_fast(&mut self) -> Result<bool, Reason> {
+        match self.meter.as_ref().map_or(Turn::Now, |meter| meter.turn(Instant::now())) {
+            Turn::Now => Ok(false),
+            Turn::At(until) => {
+                self.gate.metrics.slowed.inc();
+                self.slot = None;
+                self.give_back();
+                self.lacking = Some(Lacking::Rate(until));
+                Ok(true)
+            }
+            Turn::Never => Err(Reason::RateLimit),
+        }
     }
 
     fn give_back(&mut self) {
@@ -435,6 +466,7 @@ impl<'a> Exchange<'a> {
 
     fn due(&mut self, now: Instant) -> Result<(), Reason> {
         match self.timers.due(now) {
+            Some(Due::KeepAlive) if matches!(self.lacking, Some(Lacking::Rate(_))) => self.timers.heard(now),
             Some(Due::KeepAlive) => return Err(Reason::KeepAlive),
             Some(Due::WriteStuck) => return Err(Reason::Slow),
             Some(Due::DrainOver) => return Err(Reason::Stopping),
@@ -483,6 +515,7 @@ impl Drop for Exchange<'_> {
 enum Found<'a> {
     Slot(mpsc::Permit<'a, Inbound>),
     Bytes(usize),
+    Time,
     Closed,
 }
 
@@ -496,6 +529,10 @@ async fn find<'a>(lacking: Option<Lacking>, gate: &Shared, inbound: &'a mpsc::Se
         Some(Lacking::Budget(bytes)) => {
             gate.budget.take(bytes).await;
             Found::Bytes(bytes)
+        }
+        Some(Lacking::Rate(until)) => {
+            tokio::time::sleep_until(until).await;
+            Found::Time
         }
         Some(Lacking::Window) | None => std::future::pending().await,
     }

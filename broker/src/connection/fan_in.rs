@@ -46,6 +46,9 @@ impl Exchange<'_> {
         if let Reply::SubAck { codes, .. } = &reply {
             let refused = codes.iter().filter(|code| !matches!(code, SubCode::Granted(_))).count();
             self.gate.metrics.subscribe_refused.inc_by(refused as u64);
+            if refused > 0 {
+                self.gate.refused("subscribe", self.client.peer, Some(&self.client.client_id));
+            }
         }
         if self.session.kind() == PrincipalKind::Terminal {
             self.listen();

@@ -47,7 +47,7 @@ async fn an_address_in_use_is_named() {
     assert_eq!(error.to_string(), format!("cannot listen for MQTT on {}", broker.address));
 }
 
-struct Nobody;
+pub(crate) struct Nobody;
 
 impl broker::Authenticate for Nobody {
     fn authenticate<'a>(&'a self, _: &'a broker::ConnectInfo) -> broker::AuthFuture<'a> {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker::{
-    AuthFuture, Authenticate, ConnectInfo, Gate, GateConfig, GateControl, Hub, HubConfig, Inbound, Metrics,
-    PresenceChange, Principal, PrincipalKind, Publish, Refusal, TopicFilter,
+    AuthFuture, Authenticate, BoundAddresses, ConnectInfo, Gate, GateConfig, GateControl, Hub, HubConfig,
+    Inbound, Metrics, PresenceChange, Principal, PrincipalKind, Publish, Refusal, TopicFilter,
 };
 use bytes::{BufMut, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
@@ -20,13 +20,17 @@ use tokio_util::sync::CancellationToken;
 /// Longest wait for anything that should happen.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 
-/// Terminals are called T..., everybody else integrates; password, if asked for, is "secret".
+/// Terminals are called T..., everybody else integrates; password, if asked for, is "secret". A certificate speaks for
+/// its holder alone.
 struct Doorkeeper;
 
 impl Authenticate for Doorkeeper {
     fn authenticate<'a>(&'a self, info: &'a ConnectInfo) -> AuthFuture<'a> {
         Box::pin(async move {
             if info.username.as_deref() == Some("stranger") {
+                return Err(Refusal::NotAuthorized);
+            }
+            if info.origin.certificate.as_ref().is_some_and(|shown| shown.common_name != info.client_id) {
                 return Err(Refusal::NotAuthorized);
             }
             if info.username.is_some() && info.password.as_deref() != Some(b"secret") {
@@ -52,7 +56,9 @@ impl Authenticate for Doorkeeper {
 }
 
 pub(crate) struct Broker {
+    /// Of plain TCP.
     pub(crate) address: SocketAddr,
+    pub(crate) addresses: BoundAddresses,
     pub(crate) hub: Hub,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) control: GateControl,
@@ -77,10 +83,11 @@ impl Broker {
         let gate = Gate::bind(config, Arc::new(Doorkeeper), sender, hub.clone(), Arc::clone(&metrics))
             .await
             .unwrap();
-        let (address, control) = (gate.local_addr().unwrap(), gate.control());
+        let (addresses, control) = (gate.addresses(), gate.control());
+        let address = gate.local_addr().unwrap();
         let stop = CancellationToken::new();
         let running = tokio::spawn(gate.run(stop.clone()));
-        Self { address, hub, metrics, control, inbound, stop, running }
+        Self { address, addresses, hub, metrics, control, inbound, stop, running }
     }
 
     /// The next item of the channel.
@@ -213,9 +220,13 @@ pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
     .await;
 }
 
+/// Whatever MQTT travels on.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
 /// MQTT 3.1.1, or 5 without properties, byte by byte: for what a polite client would not do.
 pub(crate) struct Raw {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Box<dyn Stream>,
     level: u8,
     received: BytesMut,
 }
@@ -247,11 +258,13 @@ pub(crate) struct Connect<'a> {
     pub(crate) clean: bool,
     /// Topic, payload, QoS.
     pub(crate) will: Option<(&'a str, &'a str, u8)>,
+    /// User name and password.
+    pub(crate) login: Option<(&'a str, &'a str)>,
 }
 
 impl<'a> Connect<'a> {
     pub(crate) fn new(client_id: &'a str) -> Self {
-        Self { client_id, level: 4, keep_alive_s: 60, clean: true, will: None }
+        Self { client_id, level: 4, keep_alive_s: 60, clean: true, will: None, login: None }
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
@@ -259,7 +272,8 @@ impl<'a> Connect<'a> {
         text(&mut body, b"MQTT");
         body.push(self.level);
         let will = self.will.map_or(0, |(_, _, qos)| 0x04 | qos << 3);
-        body.push(u8::from(self.clean) << 1 | will);
+        let login = if self.login.is_some() { 0xC0 } else { 0 };
+        body.push(u8::from(self.clean) << 1 | will | login);
         body.put_u16(self.keep_alive_s);
         if self.level == 5 {
             body.push(0);
@@ -272,6 +286,10 @@ impl<'a> Connect<'a> {
             text(&mut body, topic.as_bytes());
             text(&mut body, payload.as_bytes());
         }
+        if let Some((user, password)) = self.login {
+            text(&mut body, user.as_bytes());
+            text(&mut body, password.as_bytes());
+        }
         packet(0x10, &body)
     }
 }
@@ -280,7 +298,21 @@ impl Raw {
     pub(crate) async fn open(broker: &Broker) -> Self {
         let stream = TcpStream::connect(broker.address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, level: 4, received: BytesMut::new() }
+        Self::on(stream)
+    }
+
+    /// On a stream that is there already.
+    pub(crate) fn on(stream: impl Stream + 'static) -> Self {
+        Self { stream: Box::new(stream), level: 4, received: BytesMut::new() }
+    }
+
+    /// Sends CONNECT and gives the code of the CONNACK, or `None` when the server closed the connection.
+    pub(crate) async fn greet(&mut self, connect: Connect<'_>) -> Option<u8> {
+        self.level = connect.level;
+        // A server that has refused us already answers nothing.
+        let _ = soon(self.stream.write_all(&connect.bytes())).await;
+        let _ = soon(self.stream.flush()).await;
+        self.packet().await.map(|ack| ack[3])
     }
 
     /// Connects and expects to be accepted.
@@ -295,6 +327,7 @@ impl Raw {
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         soon(self.stream.write_all(bytes)).await.unwrap();
+        soon(self.stream.flush()).await.unwrap();
     }
 
     pub(crate) fn publish_bytes(&self, topic: &[u8], qos: u8, pkid: u16, payload: &[u8]) -> Vec<u8> {
