@@ -1,6 +1,10 @@
 //! The whole way: a fleet publishes QoS 1, one reading a message, to a real `liftwatch serve` process; every
 //! message ends as a committed row. Prints messages per second, CPU per message of the server and of
-//! PostgreSQL, and the server's memory. `cargo bench --bench pipeline [-- SECONDS CONNECTIONS WINDOW]`
+//! PostgreSQL, and the server's memory. `cargo bench --bench pipeline [-- SECONDS CONNECTIONS WINDOW [RATE]]`
+//!
+//! Without a rate as fast as the server acknowledges; with one (20000) so many messages a second, evenly spread, and
+//! how long each takes to be committed and acknowledged. Delivery counts from the making of a reading, so a server
+//! that stands still delays all readings made meanwhile, and all of them count, those of the start as well.
 //!
 //! The fleet runs in this process, on the same cores; its CPU is printed beside the others.
 
@@ -11,11 +15,15 @@ use procfs::process::{Process, all_processes};
 use simulator::{Fleet, FleetConfig, Rate};
 use store::testing::TestDatabase;
 
+/// Ninety-nine of a hundred messages are acknowledged within this time, commit included.
+const ACKNOWLEDGE_MS_AIM: f64 = 25.0;
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
     let number = |index: usize, default: u64| numbers.get(index).copied().unwrap_or(default);
     let (seconds, connections, window) = (number(0, 15), number(1, 200), number(2, 50));
+    let paced = numbers.get(3).copied();
 
     let test = TestDatabase::new().await;
     let folder = tempfile::tempdir().expect("a folder");
@@ -33,7 +41,7 @@ async fn main() {
     let fleet = Fleet::start(FleetConfig {
         target: address,
         terminals: connections as usize,
-        rate: Rate::Unlimited,
+        rate: paced.map_or(Rate::Unlimited, |per_s| Rate::PerSecond(per_s as f64)),
         window: window as usize,
         complete: true,
         drain: Duration::from_secs(30),
@@ -42,7 +50,7 @@ async fn main() {
     .await
     .expect("the fleet starts");
     // Connected and warm.
-    let warm = 20 * connections * window;
+    let warm = paced.map_or(20 * connections * window, |per_s| 2 * per_s);
     let deadline = Instant::now() + Duration::from_mins(1);
     while fleet.counters().acked < warm {
         assert!(Instant::now() < deadline, "the fleet did not get going: {:?}", fleet.last_refusal());
@@ -79,6 +87,14 @@ async fn main() {
     println!("                      {:>10.2}   fleet", per_message(after.2.fleet - before.2.fleet));
     println!("memory                {:>10.1} MB server", memory as f64 / 1024.0);
     println!("acknowledge           {}", report.acknowledge);
+    if let Some(per_s) = paced {
+        println!("delivery              {}", report.delivery);
+        let met = report.delivery.p99_ms < ACKNOWLEDGE_MS_AIM && messages / elapsed > 0.99 * per_s as f64;
+        println!(
+            "aim: p99 under {ACKNOWLEDGE_MS_AIM} ms at {per_s}/s  {}",
+            if met { "PASS" } else { "MISS" }
+        );
+    }
     println!(
         "rows {stored}, items acknowledged {}, unacknowledged {}",
         report.counts.items_acked, report.unacked
