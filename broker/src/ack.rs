@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, Semaphore, oneshot};
 
@@ -151,6 +151,8 @@ pub(crate) struct Window {
 struct WindowState {
     order: Order<Box<Fanout>>,
     news: Settled,
+    /// Whom to ring instead, once the connection has ended and another goes on with its session.
+    heir: Weak<Window>,
 }
 
 /// What has settled, in arrival order, since the connection last looked.
@@ -181,6 +183,11 @@ impl Window {
         news
     }
 
+    /// The connection has ended, `heir` wants to know what settles.
+    pub(crate) fn bequeath(&self, heir: &Arc<Self>) {
+        lock(&self.state).heir = Arc::downgrade(heir);
+    }
+
     fn settle(&self, seq: u64, committed: bool) {
         let mut state = lock(&self.state);
         let before = state.news;
@@ -199,9 +206,10 @@ impl Window {
             }
         }
         let ring = before.committed == 0 && state.news != before;
+        let heir = if ring { state.heir.upgrade() } else { None };
         drop(state);
         if ring {
-            self.bell.notify_one();
+            heir.as_deref().unwrap_or(self).bell.notify_one();
         }
     }
 }

@@ -109,15 +109,20 @@ fn connect_v4(connect: v4::Connect) -> Connect {
         protocol: Protocol::V311,
         client_id: connect.client_id,
         clean: connect.clean_session,
+        // 3.1.2.4 of MQTT 3.1.1 knows no end.
+        expiry_s: if connect.clean_session { 0 } else { u32::MAX },
         keep_alive_s: connect.keep_alive,
         username,
         password,
-        will: connect.last_will.map(|will| Will {
-            topic: will.topic.into(),
-            payload: will.message,
-            qos: qos_v4(will.qos),
-            retain: will.retain,
-            properties: None,
+        will: connect.last_will.map(|will| {
+            Box::new(Will {
+                topic: will.topic.into(),
+                payload: will.message,
+                qos: qos_v4(will.qos),
+                retain: will.retain,
+                properties: None,
+                delay_s: 0,
+            })
         }),
         receive_max: u16::MAX,
         packet_bytes_max: u32::MAX,
@@ -133,16 +138,20 @@ fn connect_v5(
     let (username, password) = credentials(login.map(|login| (login.username, login.password)));
     let properties = connect.properties.unwrap_or_default();
     let will = will.map(will_v5).transpose()?;
+    // 3.1.2.11: zero is a protocol error in both.
+    if properties.receive_maximum == Some(0) || properties.max_packet_size == Some(0) {
+        return Err(CodecError::Malformed("receive maximum or maximum packet size 0".into()));
+    }
     Ok(Connect {
         protocol: Protocol::V5,
         client_id: connect.client_id,
-        // A session that ends with the connection, begun anew, is what 3.1.1 calls clean.
-        clean: connect.clean_start && properties.session_expiry_interval.unwrap_or(0) == 0,
+        clean: connect.clean_start,
+        expiry_s: properties.session_expiry_interval.unwrap_or(0),
         keep_alive_s: connect.keep_alive,
         username,
         password,
-        will,
-        receive_max: properties.receive_maximum.unwrap_or(u16::MAX).max(1),
+        will: will.map(Box::new),
+        receive_max: properties.receive_maximum.unwrap_or(u16::MAX),
         packet_bytes_max: properties.max_packet_size.unwrap_or(u32::MAX),
         enhanced_auth: properties.authentication_method.is_some(),
     })
@@ -155,6 +164,7 @@ fn will_v5(will: v5::LastWill) -> Result<Will, CodecError> {
         payload: will.message,
         qos: qos_v5(will.qos),
         retain: will.retain,
+        delay_s: will.properties.as_ref().and_then(|p| p.delay_interval).unwrap_or(0),
         properties: will.properties.map(|p| {
             Box::new(Properties {
                 payload_format: p.payload_format_indicator,
@@ -204,7 +214,7 @@ fn read_v4(frame: Bytes) -> Result<Packet, CodecError> {
                 pkid: publish.pkid,
                 payload: publish.payload,
                 properties: None,
-                aliased: false,
+                alias: None,
             })
         }
         4 => Packet::PubAck(v4::PubAck::read(header, frame)?.pkid),
@@ -227,7 +237,7 @@ fn read_v4(frame: Bytes) -> Result<Packet, CodecError> {
             Packet::Unsubscribe { pkid: unsubscribe.pkid, filters: unsubscribe.topics }
         }
         12 if empty => Packet::PingReq,
-        14 if empty => Packet::Disconnect { with_will: false },
+        14 if empty => Packet::Disconnect { with_will: false, expiry_s: None },
         _ => Packet::Unexpected,
     })
 }
@@ -236,7 +246,7 @@ fn read_v5(frame: Bytes) -> Result<Packet, CodecError> {
     let header = v5::check(frame.iter(), None)?;
     let empty = frame.len() == 2;
     Ok(match frame[0] >> 4 {
-        3 => publish_v5(v5::Publish::read(header, frame)?),
+        3 => publish_v5(v5::Publish::read(header, frame)?)?,
         4 => Packet::PubAck(v5::PubAck::read(header, frame)?.pkid),
         6 => Packet::PubRel(v5::PubRel::read(header, frame)?.pkid),
         8 => {
@@ -265,19 +275,30 @@ fn read_v5(frame: Bytes) -> Result<Packet, CodecError> {
         }
         12 if empty => Packet::PingReq,
         // The reason alone, or not even that: shorter than what the codec reads.
-        14 if frame.len() <= 3 => Packet::Disconnect { with_will: frame.get(2) == Some(&4) },
+        14 if frame.len() <= 3 => Packet::Disconnect { with_will: frame.get(2) == Some(&4), expiry_s: None },
         14 => {
             let disconnect = v5::Disconnect::read(header, frame)?;
             let with_will = disconnect.reason_code == v5::DisconnectReasonCode::DisconnectWithWillMessage;
-            Packet::Disconnect { with_will }
+            let expiry_s = disconnect.properties.and_then(|p| p.session_expiry_interval);
+            Packet::Disconnect { with_will, expiry_s }
         }
         _ => Packet::Unexpected,
     })
 }
 
-fn publish_v5(publish: v5::Publish) -> Packet {
-    let aliased = publish.properties.as_ref().is_some_and(|p| p.topic_alias.is_some());
-    Packet::Publish(PublishPacket {
+fn publish_v5(publish: v5::Publish) -> Result<Packet, CodecError> {
+    let alias = publish.properties.as_ref().and_then(|p| p.topic_alias);
+    if let Some(properties) = &publish.properties {
+        // 3.3.4: only a server sends them.
+        if !properties.subscription_identifiers.is_empty() {
+            return Err(CodecError::Malformed("subscription identifier in a client's PUBLISH".into()));
+        }
+        // 3.3.2.3.5.
+        if properties.response_topic.as_ref().is_some_and(|topic| topic.contains(['+', '#'])) {
+            return Err(CodecError::Malformed("wildcard in a response topic".into()));
+        }
+    }
+    Ok(Packet::Publish(PublishPacket {
         qos: qos_v5(publish.qos),
         retain: publish.retain,
         topic: publish.topic,
@@ -293,8 +314,8 @@ fn publish_v5(publish: v5::Publish) -> Packet {
                 user: p.user_properties,
             })
         }),
-        aliased,
-    })
+        alias,
+    }))
 }
 
 fn qos_v4(qos: mqttbytes::QoS) -> QoS {
@@ -313,34 +334,36 @@ fn qos_v5(qos: mqttbytes5::QoS) -> QoS {
     }
 }
 
-/// Writes a CONNACK. The session is never present: none outlives its connection yet.
+/// Writes a CONNACK.
 pub(crate) fn write_connack(protocol: Protocol, ack: ConnAck, out: &mut BytesMut) -> Result<(), CodecError> {
     match protocol {
         Protocol::V311 => {
-            v4::ConnAck { session_present: false, code: connect_code_v4(ack.code) }.write(out)?;
+            v4::ConnAck { session_present: ack.session_present, code: connect_code_v4(ack.code) }
+                .write(out)?;
         }
         Protocol::V5 => {
             let accepted = ack.code == ConnectCode::Accepted;
             let properties = accepted.then(|| v5::ConnAckProperties {
-                session_expiry_interval: ack.session_refused.then_some(0),
+                session_expiry_interval: ack.expiry_s,
                 receive_max: Some(ack.receive_max),
                 max_qos: None,
                 retain_available: None,
                 max_packet_size: Some(ack.packet_bytes_max),
                 assigned_client_identifier: ack.assigned_id,
-                topic_alias_max: None,
+                topic_alias_max: (ack.topic_alias_max > 0).then_some(ack.topic_alias_max),
                 reason_string: None,
                 user_properties: Vec::new(),
-                wildcard_subscription_available: None,
+                wildcard_subscription_available: (!ack.wildcards).then_some(0),
                 subscription_identifiers_available: None,
                 shared_subscription_available: Some(0),
-                server_keep_alive: None,
+                server_keep_alive: ack.keep_alive_s,
                 response_information: None,
                 server_reference: None,
                 authentication_method: None,
                 authentication_data: None,
             });
-            v5::ConnAck { session_present: false, code: connect_code_v5(ack.code), properties }.write(out)?;
+            let code = connect_code_v5(ack.code);
+            v5::ConnAck { session_present: ack.session_present, code, properties }.write(out)?;
         }
     }
     Ok(())
@@ -447,6 +470,7 @@ fn disconnect_code(reason: Reason) -> Option<v5::DisconnectReasonCode> {
         Reason::KeepAlive => Some(Code::KeepAliveTimeout),
         Reason::TakenOver => Some(Code::SessionTakenOver),
         Reason::Protocol => Some(Code::ProtocolError),
+        Reason::TopicAlias => Some(Code::TopicAliasInvalid),
         Reason::NotAuthorized | Reason::Revoked => Some(Code::NotAuthorized),
         Reason::RateLimit => Some(Code::MessageRateTooHigh),
         Reason::TooLarge => Some(Code::PacketTooLarge),

@@ -40,6 +40,18 @@ pub struct GateConfig {
     pub inflight_max: u16,
     /// Deliveries waiting for one terminal; a full queue refuses. Default 32.
     pub deliveries_max: usize,
+    /// Sessions kept without connection; beyond that the one that expires first is discarded. Default 50,000.
+    pub sessions_max: usize,
+    /// Those of them for which the hub collects messages, each with a queue of its own, likewise. Default 64.
+    pub sessions_collecting_max: usize,
+    /// Longest life of a session without connection. Default 24 h.
+    pub session_expiry_max: Duration,
+    /// Topic aliases an MQTT 5 client may use; 0 for none. Default 16.
+    pub topic_alias_max: u16,
+    /// Longest keep-alive. An MQTT 5 client that asks for more, or for none, is told to use this one. MQTT 3.1.1
+    /// has no such word: terminals are held to it all the same, because a terminal that is silent for so long
+    /// is not online; integrations get what they ask for. Default 600 s.
+    pub keep_alive_max: Duration,
     /// Marked connections closed per second once the store is back. Default 500.
     pub resend_per_s: u32,
     /// Silence after which the system asks whether the peer is still there, four times in `tcp_keepalive / 2`: with
@@ -66,6 +78,11 @@ impl Default for GateConfig {
             subscriptions_max: 32,
             inflight_max: 100,
             deliveries_max: 32,
+            sessions_max: 50_000,
+            sessions_collecting_max: 64,
+            session_expiry_max: Duration::from_hours(24),
+            topic_alias_max: 16,
+            keep_alive_max: Duration::from_mins(10),
             resend_per_s: 500,
             tcp_keepalive: Duration::from_mins(2),
         }

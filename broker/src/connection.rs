@@ -8,6 +8,7 @@ mod downlinks;
 mod exchange;
 mod fan_in;
 mod input;
+mod resume;
 mod timers;
 
 use std::net::SocketAddr;
@@ -19,17 +20,20 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
-use crate::ack::Window;
+use crate::ack::{Window, lock};
 use crate::auth::{Origin, PrincipalKind};
 use crate::gate::{Handle, Shared};
 use crate::handshake::{self, Opened};
-use crate::hub::{Fanout, now_us};
-use crate::inbound::{Inbound, PresenceChange, Publish, QoS, Reason};
+use crate::hub::now_us;
+use crate::inbound::{Inbound, PresenceChange, QoS, Reason};
 use crate::metrics::ReasonLabel;
 use crate::packet::Will;
-use crate::topic;
+use crate::sessions::{DueWill, Stored};
 
 use exchange::Exchange;
+pub(crate) use fan_in::Replaying;
+use resume::Suspended;
+pub(crate) use resume::publish_will;
 
 /// How long a newcomer waits for the connection it pushes out.
 const TAKE_OVER_WAIT: Duration = Duration::from_secs(5);
@@ -53,10 +57,11 @@ where
         Ok(None) => return,
         Err(_) => return gate.refused("timeout", peer, None),
     };
-    let client = Client::enter(&opened, peer, gate).await;
+    let mut opened = opened;
+    let will = opened.connect.will.take();
+    let (client, resumed) = Client::enter(&opened, peer, gate).await;
     tracing::debug!(client_id = %client.client_id, %peer, epoch = client.handle.epoch, "client connected");
-    let will = opened.connect.will.clone();
-    let reason = talk(&mut stream, opened, &client, gate).await;
+    let (reason, suspended) = talk(&mut stream, opened, resumed, &client, gate).await;
     tracing::debug!(client_id = %client.client_id, %peer, reason = reason.as_str(), "client gone");
     if let Some(refusal) = refusal(reason) {
         gate.refused(refusal, peer, Some(&client.client_id));
@@ -64,26 +69,36 @@ where
     client.handle.mailbox.close();
     // The socket first: nobody should wait for the store to learn that a connection is closed.
     drop(stream);
+    let will = will.filter(|_| reason.publishes_will()).map(|will| client.due(will));
+    let will = resume::store(&client, suspended, will, gate).await;
     client.leave(reason, will, gate).await;
 }
 
 /// CONNACK, everything after it, and the last bytes.
-async fn talk<S>(stream: &mut S, opened: Opened, client: &Client, gate: &Arc<Shared>) -> Reason
+async fn talk<S>(
+    stream: &mut S,
+    opened: Opened,
+    resumed: Option<Box<Stored>>,
+    client: &Client,
+    gate: &Arc<Shared>,
+) -> (Reason, Option<Box<Suspended>>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let mut out = BytesMut::new();
-    if let Err(error) = handshake::accepted(&opened, gate, &mut out) {
+    if let Err(error) = handshake::accepted(&opened, resumed.is_some(), gate, &mut out) {
         tracing::warn!(%error, "cannot write a CONNACK");
-        return Reason::Gone;
+        return (Reason::Gone, None);
     }
     let inbound = gate.inbound.clone();
-    let mut exchange = Exchange::new(opened, out, client, &inbound, gate);
+    let mut exchange = Exchange::new(opened, resumed, out, client, &inbound, gate);
     let (reader, writer) = tokio::io::split(&mut *stream);
     let reason = exchange.run(reader, writer).await;
     let silence_us = i64::try_from(exchange.silence().as_micros()).unwrap_or(i64::MAX);
     client.handle.heard_us.store(now_us().saturating_sub(silence_us), Ordering::Relaxed);
     let mut last = exchange.farewell(reason);
+    let suspended = exchange.suspend(reason);
+    drop(exchange);
     if reason != Reason::Gone {
         let farewell = async {
             stream.write_all_buf(&mut last).await?;
@@ -92,7 +107,7 @@ where
         // A client that does not listen to the end misses it.
         let _ = tokio::time::timeout(FAREWELL, farewell).await;
     }
-    reason
+    (reason, suspended)
 }
 
 /// An accepted client as the rest of the gate sees it.
@@ -105,32 +120,40 @@ struct Client {
 }
 
 impl Client {
-    /// Takes the place of the client id, pushing out whoever has it.
-    async fn enter(opened: &Opened, peer: SocketAddr, gate: &Arc<Shared>) -> Self {
+    /// Takes the place of the client id, pushing out whoever has it, and goes on with the session it left.
+    async fn enter(opened: &Opened, peer: SocketAddr, gate: &Arc<Shared>) -> (Self, Option<Box<Stored>>) {
         let window = Window::new(Arc::clone(&gate.budget), gate.hub.clone());
         let handle = Handle::new(opened.epoch, window, opened.certificate.clone());
         let client_id = Arc::clone(&opened.client_id);
-        if let Some(old) = gate.enter(&client_id, &handle) {
-            old.end(Reason::TakenOver);
-            if tokio::time::timeout(TAKE_OVER_WAIT, old.ended.cancelled()).await.is_err() {
-                tracing::warn!(%client_id, "the connection that was taken over does not end");
-            }
-        }
-        gate.metrics.connected.inc();
+        let replaced = gate.enter(&client_id, &handle);
         let has_presence = opened.principal.kind == PrincipalKind::Terminal;
         let client = Self { client_id, peer, handle, has_presence };
+        if let Some(old) = replaced {
+            old.end(Reason::TakenOver);
+            if tokio::time::timeout(TAKE_OVER_WAIT, old.ended.cancelled()).await.is_err() {
+                tracing::warn!(client_id = %client.client_id, "the connection that was taken over does not end");
+                let sessions = lock(&gate.sessions);
+                old.supersede();
+                drop(sessions);
+            }
+        }
+        let stored = resume::resumable(&client, opened.connect.clean, &opened.principal, gate).await;
+        gate.metrics.connected.inc();
         client.presence(true, Reason::Connected, gate).await;
-        client
+        (client, stored)
+    }
+
+    /// Its will, as of now.
+    fn due(&self, will: Box<Will>) -> DueWill {
+        DueWill { client_id: Arc::clone(&self.client_id), epoch: self.handle.epoch, will }
     }
 
     /// Publishes the last will if it is due, tells that the client is gone, frees its place.
-    async fn leave(self, reason: Reason, will: Option<Will>, gate: &Arc<Shared>) {
+    async fn leave(self, reason: Reason, will: Option<DueWill>, gate: &Arc<Shared>) {
         gate.metrics.connected.dec();
         gate.metrics.ended.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
-        if let Some(will) = will
-            && reason.publishes_will()
-        {
-            self.publish_will(will, gate).await;
+        if let Some(will) = will {
+            publish_will(will, gate).await;
         }
         self.presence(false, reason, gate).await;
         gate.directory.leave(&self.client_id, self.handle.epoch);
@@ -147,43 +170,6 @@ impl Client {
         let change = PresenceChange { client_id, online, reason, at_us, heard_us, epoch: self.handle.epoch };
         // Fails only when the consumer is gone; then the process is ending.
         let _ = gate.inbound.send(Inbound::Presence(change)).await;
-    }
-
-    /// As the client's own publish, except that nobody waits for its acknowledgement. Dropped if the budget is
-    /// full.
-    async fn publish_will(&self, will: Will, gate: &Shared) {
-        let bytes = input::cost(will.topic.len() + will.payload.len());
-        if !gate.budget.try_take(bytes) {
-            gate.metrics.dropped_unacked.inc();
-            return;
-        }
-        let arrived_us = now_us();
-        let epoch = self.handle.epoch;
-        let fanout = topic::is_topic_for_hub(&will.topic).then(|| {
-            Box::new(Fanout {
-                topic: Arc::clone(&will.topic),
-                payload: will.payload.clone(),
-                qos: will.qos,
-                retain: will.retain,
-                arrived_us,
-                epoch,
-                properties: will.properties.clone(),
-            })
-        });
-        count_publish(will.qos, gate);
-        let publish = Publish {
-            client_id: Arc::clone(&self.client_id),
-            topic: will.topic,
-            payload: will.payload,
-            qos: will.qos,
-            retain: will.retain,
-            arrived_us,
-            epoch,
-            properties: will.properties,
-            ack: self.handle.window.accept(bytes, fanout),
-        };
-        // Fails only when the consumer is gone; then the process is ending.
-        let _ = gate.inbound.send(Inbound::Publish(publish)).await;
     }
 }
 

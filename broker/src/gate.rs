@@ -24,6 +24,7 @@ use crate::limits::Limiter;
 use crate::listen::{self, BindError, BoundAddresses, Listeners};
 use crate::metrics::Metrics;
 use crate::refusals::Refusals;
+use crate::sessions::{self, Sessions};
 use crate::tls::{Look, Tls, TlsError};
 
 /// After a failed accept (out of file descriptors, mostly).
@@ -51,6 +52,7 @@ pub struct Gate {
 pub struct GateControl {
     resend: Arc<Notify>,
     directory: Arc<Directory>,
+    sessions: Arc<Mutex<Sessions>>,
     deliveries_max: usize,
     tls: Option<Arc<Tls>>,
 }
@@ -82,6 +84,9 @@ impl GateControl {
         if let Some(handle) = self.directory.get(client_id) {
             handle.end(reason);
         }
+        if reason == Reason::Revoked {
+            lock(&self.sessions).expire(|id| id == client_id);
+        }
     }
 
     /// Ends every connection that `concerned` picks by client id and certificate; answers how many.
@@ -90,6 +95,9 @@ impl GateControl {
         reason: Reason,
         concerned: impl Fn(&str, Option<&ClientCertificate>) -> bool,
     ) -> usize {
+        if reason == Reason::Revoked {
+            lock(&self.sessions).expire(|id| concerned(id, None));
+        }
         let handles = self.directory.find(concerned);
         for handle in &handles {
             handle.end(reason);
@@ -115,6 +123,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) directory: Arc<Directory>,
+    pub(crate) sessions: Arc<Mutex<Sessions>>,
     pub(crate) stop: CancellationToken,
     pub(crate) resend: Arc<Notify>,
     pub(crate) tls: Option<Arc<Tls>>,
@@ -203,6 +212,8 @@ impl Gate {
         }
         let limits = Limiter::new(config.limits.clone());
         let budget = Budget::new(config.budget_bytes);
+        let sessions =
+            Sessions::new(config.sessions_max, config.sessions_collecting_max, Arc::clone(&metrics));
         let shared = Arc::new(Shared {
             config,
             auth,
@@ -211,6 +222,7 @@ impl Gate {
             metrics,
             budget,
             directory: Arc::default(),
+            sessions: Arc::new(Mutex::new(sessions)),
             stop: CancellationToken::new(),
             resend: Arc::new(Notify::new()),
             tls,
@@ -233,10 +245,11 @@ impl Gate {
 
     /// The handle for the rest of the process.
     pub fn control(&self) -> GateControl {
-        let Shared { config, resend, directory, tls, .. } = &*self.shared;
+        let Shared { config, resend, directory, sessions, tls, .. } = &*self.shared;
         GateControl {
             resend: Arc::clone(resend),
             directory: Arc::clone(directory),
+            sessions: Arc::clone(sessions),
             deliveries_max: config.deliveries_max,
             tls: tls.clone(),
         }
@@ -249,6 +262,13 @@ impl Gate {
         let tasks = TaskTracker::new();
         let abandon = CancellationToken::new();
         let seats = Arc::new(Semaphore::new(shared.config.connections_max));
+        let (keeper, abandoned) = (sessions::keep(Arc::clone(&shared)), abandon.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = keeper => {}
+                () = abandoned.cancelled() => {}
+            }
+        });
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut prune = tokio::time::interval(PRUNE);
@@ -306,6 +326,7 @@ impl Gate {
             abandon.cancel();
             tasks.wait().await;
         }
+        sessions::close(&shared).await;
         shared.metrics.budget_bytes.set(shared.budget.in_use() as i64);
     }
 }
@@ -329,6 +350,7 @@ pub(crate) struct Handle {
     /// Cancelled when its last message and its presence are handed over.
     pub(crate) ended: CancellationToken,
     end: OnceLock<Reason>,
+    superseded: AtomicBool,
 }
 
 impl Handle {
@@ -337,9 +359,17 @@ impl Handle {
         window: Arc<Window>,
         certificate: Option<Arc<ClientCertificate>>,
     ) -> Arc<Self> {
-        let (marked, ended, end) = (AtomicBool::new(false), CancellationToken::new(), OnceLock::new());
-        let (mailbox, heard_us) = (Mailbox::default(), AtomicI64::new(now_us()));
-        Arc::new(Self { epoch, window, certificate, mailbox, heard_us, marked, ended, end })
+        Arc::new(Self {
+            epoch,
+            window,
+            certificate,
+            mailbox: Mailbox::default(),
+            heard_us: AtomicI64::new(now_us()),
+            marked: AtomicBool::new(false),
+            ended: CancellationToken::new(),
+            end: OnceLock::new(),
+            superseded: AtomicBool::new(false),
+        })
     }
 
     /// Asks the connection to end, from outside.
@@ -347,6 +377,15 @@ impl Handle {
         // The first reason counts.
         let _ = self.end.set(reason);
         self.window.bell.notify_one();
+    }
+
+    /// Its successor waits no longer: what it leaves behind comes too late.
+    pub(crate) fn supersede(&self) {
+        self.superseded.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.superseded.load(Ordering::Acquire)
     }
 
     /// Why it is to end, if it is.

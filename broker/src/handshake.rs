@@ -154,15 +154,44 @@ async fn decide(
 }
 
 /// The answer to a CONNECT that is accepted.
-pub(crate) fn accepted(opened: &Opened, gate: &Shared, out: &mut BytesMut) -> Result<(), CodecError> {
+pub(crate) fn accepted(
+    opened: &Opened,
+    session_present: bool,
+    gate: &Shared,
+    out: &mut BytesMut,
+) -> Result<(), CodecError> {
+    let connect = &opened.connect;
+    let (expiry_s, keep_alive_s) =
+        (connect.expiry_s.min(expiry_s_max(opened, gate)), keep_alive_s(opened, gate));
     let ack = ConnAck {
         code: ConnectCode::Accepted,
         receive_max: gate.config.unacked_max.max(1),
         packet_bytes_max: frame_bytes_max(gate) as u32,
+        topic_alias_max: gate.config.topic_alias_max,
         assigned_id: opened.generated_id.then(|| opened.client_id.to_string()),
-        session_refused: !opened.connect.clean,
+        session_present,
+        expiry_s: (expiry_s != connect.expiry_s).then_some(expiry_s),
+        keep_alive_s: (keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s),
+        wildcards: opened.principal.kind == PrincipalKind::Integration,
     };
-    codec::write_connack(opened.connect.protocol, ack, out)
+    codec::write_connack(connect.protocol, ack, out)
+}
+
+/// Longest life of the client's session without connection. An id that the gate made up is not one to come back
+/// under.
+pub(crate) fn expiry_s_max(opened: &Opened, gate: &Shared) -> u32 {
+    if opened.generated_id {
+        return 0;
+    }
+    u32::try_from(gate.config.session_expiry_max.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// The keep-alive the client is held to, see [`GateConfig::keep_alive_max`](crate::GateConfig).
+pub(crate) fn keep_alive_s(opened: &Opened, gate: &Shared) -> u16 {
+    let asked_s = opened.connect.keep_alive_s;
+    let max_s = u16::try_from(gate.config.keep_alive_max.as_secs()).unwrap_or(u16::MAX).max(1);
+    let is_held = opened.connect.protocol == Protocol::V5 || opened.principal.kind == PrincipalKind::Terminal;
+    if is_held && (asked_s == 0 || asked_s > max_s) { max_s } else { asked_s }
 }
 
 /// A payload of the largest size with the longest topic, and some properties.
@@ -172,8 +201,7 @@ pub(crate) fn frame_bytes_max(gate: &Shared) -> usize {
 
 async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, protocol: Protocol, code: ConnectCode) {
     let mut out = BytesMut::new();
-    let ack =
-        ConnAck { code, receive_max: 0, packet_bytes_max: 0, assigned_id: None, session_refused: false };
+    let ack = ConnAck { code, ..ConnAck::default() };
     if codec::write_connack(protocol, ack, &mut out).is_ok() && stream.write_all(&out).await.is_ok() {
         // The client may have gone already.
         let _ = stream.shutdown().await;

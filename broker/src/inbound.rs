@@ -117,6 +117,8 @@ pub enum Reason {
     TakenOver,
     /// It broke the protocol.
     Protocol,
+    /// It used a topic alias it may not use.
+    TopicAlias,
     /// It published where it may not.
     NotAuthorized,
     /// It sent more than a packet may hold.
@@ -150,6 +152,7 @@ impl Reason {
             Self::KeepAlive => "keep_alive",
             Self::TakenOver => "taken_over",
             Self::Protocol => "protocol",
+            Self::TopicAlias => "topic_alias",
             Self::NotAuthorized => "not_authorized",
             Self::TooLarge => "too_large",
             Self::ReceiveMaximum => "receive_maximum",

@@ -29,6 +29,7 @@ mod metrics;
 mod packet;
 mod refusals;
 mod session;
+mod sessions;
 mod tls;
 mod topic;
 mod websocket;

@@ -56,6 +56,12 @@ pub struct Metrics {
     pub slowed: Counter,
     /// Bytes of the budget in use.
     pub budget_bytes: Gauge,
+    /// Sessions kept without connection now.
+    pub sessions: Gauge,
+    /// Sessions that were resumed.
+    pub sessions_resumed: Counter,
+    /// Sessions without connection that were discarded, by reason.
+    pub sessions_discarded: Family<ReasonLabel, Counter>,
     /// Messages given to the hub.
     pub hub_in: Counter,
     /// Messages written to subscribers.
@@ -98,6 +104,13 @@ impl Metrics {
         registry.register("paused", "times reading a connection was paused", m.paused.clone());
         registry.register("slowed", "times a client over its rate had to wait", m.slowed.clone());
         registry.register("budget_bytes", "bytes of unacknowledged publishes", m.budget_bytes.clone());
+        registry.register("sessions", "sessions kept without connection", m.sessions.clone());
+        registry.register("sessions_resumed", "sessions resumed", m.sessions_resumed.clone());
+        registry.register(
+            "sessions_discarded",
+            "kept sessions discarded, by reason",
+            m.sessions_discarded.clone(),
+        );
         registry.register("hub_in", "messages given to the hub", m.hub_in.clone());
         registry.register("hub_out", "messages written to subscribers", m.hub_out.clone());
         registry.register("hub_dropped", "messages not fanned out, queue full", m.hub_dropped.clone());

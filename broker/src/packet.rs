@@ -14,11 +14,14 @@ use crate::inbound::{Properties, QoS, Reason};
 pub(crate) struct Connect {
     pub(crate) protocol: Protocol,
     pub(crate) client_id: String,
+    /// Nothing of an earlier session is wanted.
     pub(crate) clean: bool,
+    /// How long the session is to live without connection, in seconds.
+    pub(crate) expiry_s: u32,
     pub(crate) keep_alive_s: u16,
     pub(crate) username: Option<String>,
     pub(crate) password: Option<Bytes>,
-    pub(crate) will: Option<Will>,
+    pub(crate) will: Option<Box<Will>>,
     /// QoS 1 messages the client takes at once.
     pub(crate) receive_max: u16,
     /// Bytes of one packet the client takes.
@@ -35,6 +38,8 @@ pub(crate) struct Will {
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
     pub(crate) properties: Option<Box<Properties>>,
+    /// From the end of the connection to its publication, in seconds.
+    pub(crate) delay_s: u32,
 }
 
 /// A packet after CONNECT.
@@ -56,6 +61,8 @@ pub(crate) enum Packet {
     PingReq,
     Disconnect {
         with_will: bool,
+        /// A new life of the session, in seconds.
+        expiry_s: Option<u32>,
     },
     /// One that a client never sends here: a second CONNECT, a server's packet, PUBREC and PUBCOMP (nothing is
     /// sent to it with QoS 2).
@@ -70,8 +77,8 @@ pub(crate) struct PublishPacket {
     pub(crate) pkid: u16,
     pub(crate) payload: Bytes,
     pub(crate) properties: Option<Box<Properties>>,
-    /// Uses a topic alias, which is not offered.
-    pub(crate) aliased: bool,
+    /// Topic alias (MQTT 5).
+    pub(crate) alias: Option<u16>,
 }
 
 /// One line of a SUBSCRIBE.
@@ -125,8 +132,9 @@ pub(crate) enum SubCode {
 }
 
 /// Answer to a CONNECT.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ConnectCode {
+    #[default]
     Accepted,
     BadProtocolVersion,
     BadClientId,
@@ -138,14 +146,19 @@ pub(crate) enum ConnectCode {
 }
 
 /// CONNACK with what the client must know.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ConnAck {
     pub(crate) code: ConnectCode,
     pub(crate) receive_max: u16,
     pub(crate) packet_bytes_max: u32,
+    pub(crate) topic_alias_max: u16,
     pub(crate) assigned_id: Option<String>,
-    /// The client asked for a session that outlives the connection, which is not kept.
-    pub(crate) session_refused: bool,
+    pub(crate) session_present: bool,
+    /// The life of the session, if it is not what the client asked for.
+    pub(crate) expiry_s: Option<u32>,
+    /// The keep-alive, if it is not what the client asked for.
+    pub(crate) keep_alive_s: Option<u16>,
+    pub(crate) wildcards: bool,
 }
 
 /// A message for a client.

@@ -3,7 +3,10 @@
 //! Takes packets and settled messages, pushes [`Action`]s, knows neither clock nor socket nor version. Promises:
 //! PUBACK and PUBREC leave in arrival order and only for messages reported as committed; a message that was
 //! dropped holds back all acknowledgements after it; at most `unacked_max` publishes are unacknowledged; no
-//! sequence of packets panics. Clean sessions only: all state ends with the connection.
+//! sequence of packets panics. What outlives a connection is in `kept`, what goes to the client in `outgoing`.
+
+mod kept;
+mod outgoing;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -17,6 +20,9 @@ use crate::inbound::{Properties, QoS, Reason};
 use crate::packet::{Message, Packet, PublishPacket, Reply, RetainedWish, SubCode, Wanted};
 use crate::topic::{self, FilterError, TopicFilter};
 
+use kept::Earlier;
+pub(crate) use kept::Kept;
+
 /// Topics a connection is remembered to be allowed; a terminal uses three to six.
 const TOPICS_CACHED: usize = 8;
 
@@ -27,6 +33,9 @@ pub(crate) struct Limits {
     pub(crate) payload_bytes_max: usize,
     pub(crate) subscriptions_max: usize,
     pub(crate) inflight_max: usize,
+    pub(crate) topic_alias_max: u16,
+    /// Longest life of a session without connection.
+    pub(crate) expiry_s_max: u32,
 }
 
 /// What the shell is to do.
@@ -81,7 +90,6 @@ pub(crate) struct Sending {
 /// What is kept of a message until the client has acknowledged it.
 #[derive(Debug)]
 pub(crate) struct Held {
-    #[expect(dead_code, reason = "read when a session is resumed")]
     pub(crate) message: Message,
     pub(crate) receipt: Option<DeliveryReceipt>,
 }
@@ -99,9 +107,21 @@ enum Owed {
     Nothing,
     PubAck(u16),
     PubRec(u16),
+    /// A PUBREC of an earlier connection, which is sent only if the client asks for it again.
+    Silent(u16),
 }
 
-#[derive(Debug)]
+impl Owed {
+    /// What of it outlives the connection.
+    fn silent(self) -> Self {
+        match self {
+            Self::PubRec(pkid) | Self::Silent(pkid) => Self::Silent(pkid),
+            Self::PubAck(_) | Self::Nothing => Self::Nothing,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
 struct Allowed {
     topic: Arc<str>,
     for_hub: bool,
@@ -123,7 +143,13 @@ pub(crate) struct Session {
     protocol: Protocol,
     principal: Principal,
     limits: Limits,
+    /// How long it lives without connection, in seconds.
+    expiry_s: u32,
+    /// It began with an earlier connection.
+    resumed: bool,
     allowed: Vec<Allowed>,
+    /// Topics by alias, from 1.
+    aliases: Vec<Option<Allowed>>,
     /// Delivered and not settled, in arrival order.
     owed: VecDeque<Owed>,
     /// How many of them the client waits for.
@@ -132,26 +158,38 @@ pub(crate) struct Session {
     recorded: HashSet<u16>,
     /// A promised message was dropped: no acknowledgement may overtake it.
     holed: bool,
+    /// A publish was dropped unread: with it, perhaps, a topic alias.
+    skipped: bool,
+    earlier: Vec<Earlier>,
     subscriptions: Vec<Subscription>,
     subscription_id_last: usize,
     inflight: VecDeque<Inflight>,
+    /// How many of them, the last ones, wait to be sent again.
+    unsent: usize,
     inflight_id_last: u16,
 }
 
 impl Session {
-    pub(crate) fn new(protocol: Protocol, principal: Principal, limits: Limits) -> Self {
+    /// A session that lives `expiry_s` without connection, or as long as it may.
+    pub(crate) fn new(protocol: Protocol, principal: Principal, limits: Limits, expiry_s: u32) -> Self {
         Self {
             protocol,
             principal,
             limits,
+            expiry_s: expiry_s.min(limits.expiry_s_max),
+            resumed: false,
             allowed: Vec::new(),
+            aliases: Vec::new(),
             owed: VecDeque::new(),
             promised: 0,
             recorded: HashSet::new(),
             holed: false,
+            skipped: false,
+            earlier: Vec::new(),
             subscriptions: Vec::new(),
             subscription_id_last: 0,
             inflight: VecDeque::new(),
+            unsent: 0,
             inflight_id_last: 0,
         }
     }
@@ -164,6 +202,11 @@ impl Session {
 
     fn exceeds_receive_max(&self) -> bool {
         self.protocol == Protocol::V5 && self.promised >= self.limits.unacked_max
+    }
+
+    /// How long it outlives its connection, in seconds; 0: not at all.
+    pub(crate) fn expiry_s(&self) -> u32 {
+        self.expiry_s
     }
 
     pub(crate) fn kind(&self) -> PrincipalKind {
@@ -183,6 +226,7 @@ impl Session {
     /// A publish too large to be buffered now was dropped unread.
     pub(crate) fn dropped_unread(&mut self, promised: bool) {
         self.holed |= promised;
+        self.skipped = true;
     }
 
     /// A packet came. `admitted` tells whether a publish can be handed over now; if not, it is dropped.
@@ -199,22 +243,28 @@ impl Session {
             }
             Packet::Unsubscribe { pkid, filters } => self.unsubscribe(pkid, &filters, actions),
             Packet::PingReq => actions.push(Action::Reply(Reply::PingResp)),
-            Packet::Disconnect { with_will: false } => actions.push(Action::Close(Reason::Disconnected)),
-            Packet::Disconnect { with_will: true } => {
-                actions.push(Action::Close(Reason::DisconnectedWithWill));
-            }
+            Packet::Disconnect { with_will, expiry_s } => self.disconnect(with_will, expiry_s, actions),
             Packet::Unexpected => actions.push(Action::Close(Reason::Protocol)),
         }
     }
 
-    fn publish(&mut self, publish: PublishPacket, admitted: bool, actions: &mut Vec<Action>) {
-        if publish.aliased {
-            return actions.push(Action::Close(Reason::Protocol));
+    fn disconnect(&mut self, with_will: bool, expiry_s: Option<u32>, actions: &mut Vec<Action>) {
+        if let Some(expiry_s) = expiry_s {
+            // 3.14.2.2.2 of MQTT 5: what was to end with the connection cannot live on after all.
+            if self.expiry_s == 0 && expiry_s > 0 {
+                return actions.push(Action::Close(Reason::Protocol));
+            }
+            self.expiry_s = expiry_s.min(self.limits.expiry_s_max);
         }
+        let reason = if with_will { Reason::DisconnectedWithWill } else { Reason::Disconnected };
+        actions.push(Action::Close(reason));
+    }
+
+    fn publish(&mut self, publish: PublishPacket, admitted: bool, actions: &mut Vec<Action>) {
         if publish.payload.len() > self.limits.payload_bytes_max {
             return actions.push(Action::Close(Reason::TooLarge));
         }
-        let (topic, for_hub) = match self.allow(&publish.topic) {
+        let (topic, for_hub) = match self.resolve(&publish.topic, publish.alias) {
             Ok(allowed) => allowed,
             Err(reason) => return actions.push(Action::Close(reason)),
         };
@@ -223,7 +273,7 @@ impl Session {
                 return actions.push(Action::Reply(Reply::PubRec(publish.pkid)));
             }
             // Its PUBREC is on the way.
-            if self.owed.contains(&Owed::PubRec(publish.pkid)) {
+            if self.owed.contains(&Owed::PubRec(publish.pkid)) || self.repeats_earlier(publish.pkid) {
                 return;
             }
             if self.recorded.len() >= self.limits.unacked_max {
@@ -254,6 +304,27 @@ impl Session {
             retain: publish.retain,
             properties: publish.properties,
         }));
+    }
+
+    /// The topic behind an alias, or of the packet itself.
+    fn resolve(&mut self, topic: &Bytes, alias: Option<u16>) -> Result<(Arc<str>, bool), Reason> {
+        let Some(alias) = alias else { return self.allow(topic) };
+        if alias == 0 || alias > self.limits.topic_alias_max {
+            return Err(Reason::TopicAlias);
+        }
+        let index = usize::from(alias) - 1;
+        if topic.is_empty() {
+            let known = self.aliases.get(index).and_then(Option::as_ref);
+            // Dropped unread with the publish that introduced it, perhaps: then it is our doing.
+            let unknown = if self.skipped { Reason::Resend } else { Reason::Protocol };
+            return known.map(|known| (Arc::clone(&known.topic), known.for_hub)).ok_or(unknown);
+        }
+        let (topic, for_hub) = self.allow(topic)?;
+        if self.aliases.len() <= index {
+            self.aliases.resize(index + 1, None);
+        }
+        self.aliases[index] = Some(Allowed { topic: Arc::clone(&topic), for_hub });
+        Ok((topic, for_hub))
     }
 
     /// Checks a topic once and remembers it, so that the common case costs one comparison.
@@ -288,7 +359,7 @@ impl Session {
                     self.recorded.insert(pkid);
                     actions.push(Action::Reply(Reply::PubRec(pkid)));
                 }
-                Some(Owed::Nothing) | None => {}
+                Some(Owed::Nothing | Owed::Silent(_)) | None => {}
             }
         }
         if settled.failed {
@@ -394,74 +465,13 @@ impl Session {
         actions.push(Action::Unsubscribe { filters: left, reply: Reply::UnsubAck { pkid, existed } });
     }
 
-    /// Whether one more message can be sent to the client. While not, the shell leaves them in the queue.
-    pub(crate) fn can_send(&self) -> bool {
-        self.inflight.len() < self.limits.inflight_max
-    }
-
-    /// A message came from the hub for subscription `id`. `None`: it is not for this client (any more).
-    pub(crate) fn send(&mut self, id: usize, qos: QoS, retain: bool, is_own: bool) -> Option<Sending> {
-        let subscription = self.subscriptions.iter().find(|s| s.id == id)?;
-        if is_own && subscription.no_local {
-            return None;
-        }
-        let retain = retain && subscription.retain_as_published;
-        let (qos, identifier) = (qos.min(subscription.qos), subscription.identifier);
-        Some(Sending { pkid: self.packet_id(qos), retain, identifier })
-    }
-
-    /// A message of the server for a terminal. `None`: it has not subscribed to `topic` (any more).
-    pub(crate) fn send_delivery(&mut self, topic: &str) -> Option<Sending> {
-        let subscription = self.subscriptions.iter().find(|s| s.filter.as_str() == topic)?;
-        let (qos, identifier) = (subscription.qos, subscription.identifier);
-        Some(Sending { pkid: self.packet_id(qos), retain: false, identifier })
-    }
-
-    /// Keeps the message just sent as `pkid` until it is acknowledged.
-    pub(crate) fn hold(&mut self, pkid: u16, held: Held) {
-        if let Some(inflight) = self.inflight.iter_mut().rfind(|inflight| inflight.pkid == pkid) {
-            inflight.held = Some(Box::new(held));
-        }
-    }
-
-    /// What was numbered `pkid` is not sent after all.
-    pub(crate) fn give_up(&mut self, pkid: u16) {
-        self.inflight.retain(|inflight| inflight.pkid != pkid);
+    pub(crate) fn has_subscriptions(&self) -> bool {
+        !self.subscriptions.is_empty()
     }
 
     /// The filters it has subscribed to.
     pub(crate) fn topics(&self) -> Vec<TopicFilter> {
         self.subscriptions.iter().map(|subscription| subscription.filter.clone()).collect()
-    }
-
-    /// A retained message is owed for a subscription of `granted`.
-    pub(crate) fn send_retained(&mut self, granted: QoS, qos: QoS) -> u16 {
-        self.packet_id(qos.min(granted))
-    }
-
-    fn packet_id(&mut self, qos: QoS) -> u16 {
-        if qos == QoS::AtMostOnce {
-            return 0;
-        }
-        // Far fewer than 65,535 are in flight, so this ends.
-        loop {
-            self.inflight_id_last = self.inflight_id_last.checked_add(1).unwrap_or(1);
-            let pkid = self.inflight_id_last;
-            if !self.inflight.iter().any(|inflight| inflight.pkid == pkid) {
-                self.inflight.push_back(Inflight { pkid, held: None });
-                return pkid;
-            }
-        }
-    }
-
-    fn acknowledged(&mut self, pkid: u16, actions: &mut Vec<Action>) {
-        let position = self.inflight.iter().position(|inflight| inflight.pkid == pkid);
-        let Some(acknowledged) = position.and_then(|position| self.inflight.remove(position)) else {
-            return actions.push(Action::Close(Reason::Protocol));
-        };
-        if let Some(receipt) = acknowledged.held.and_then(|held| held.receipt) {
-            receipt.done();
-        }
     }
 }
 

@@ -58,7 +58,8 @@ impl Exchange<'_> {
         if sending.pkid == 0 {
             self.unwritten.push(delivery.receipt);
         } else {
-            self.session.hold(sending.pkid, Held { message, receipt: Some(delivery.receipt) });
+            let receipt = Some(delivery.receipt);
+            self.session.hold(sending.pkid, Box::new(Held { message, receipt }));
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ use super::fan_in::{Replaying, next_message};
 use super::input::{self, Input, Next};
 use super::timers::{Due, Timers};
 use super::{Client, count_publish};
+use crate::ack::Window;
 use crate::auth::Protocol;
 use crate::codec::{self, CodecError};
 use crate::downlink::DeliveryReceipt;
@@ -29,6 +30,7 @@ use crate::inbound::{Inbound, Publish, Reason};
 use crate::limits::{Meter, Turn};
 use crate::packet::Reply;
 use crate::session::{Accepted, Action, Limits, Session};
+use crate::sessions::Stored;
 
 /// Bytes waiting to be written beyond which nothing is read.
 const OUT_MAX: usize = 256 << 10;
@@ -69,6 +71,10 @@ pub(super) struct Exchange<'a> {
     pub(super) unwritten: Vec<DeliveryReceipt>,
     /// Waits for a place in the channel to say that the terminal listens.
     pub(super) announcing: bool,
+    /// Windows of ended connections of this session, with their epochs.
+    pub(super) earlier: Vec<(u64, Arc<Window>)>,
+    /// The connection before, if the session was resumed.
+    pub(super) previous_epoch: u64,
     pub(super) stopping: bool,
     /// The last read took all there was.
     drained: bool,
@@ -78,30 +84,36 @@ impl<'a> Exchange<'a> {
     /// `out` holds the CONNACK.
     pub(super) fn new(
         opened: Opened,
+        resumed: Option<Box<Stored>>,
         out: BytesMut,
         client: &'a Client,
         inbound: &'a mpsc::Sender<Inbound>,
         gate: &'a Arc<Shared>,
     ) -> Self {
         let config = &gate.config;
-        let connect = opened.connect;
+        let connect = &opened.connect;
         let limits = Limits {
             unacked_max: config.unacked_max.max(1).into(),
             payload_bytes_max: config.payload_bytes_max,
             subscriptions_max: config.subscriptions_max,
             inflight_max: config.inflight_max.min(connect.receive_max).max(1).into(),
+            topic_alias_max: config.topic_alias_max,
+            expiry_s_max: handshake::expiry_s_max(&opened, gate),
         };
+        let keep_alive_s = handshake::keep_alive_s(&opened, gate);
+        let (protocol, expiry_s) = (connect.protocol, connect.expiry_s);
+        let packet_bytes_max = connect.packet_bytes_max as usize;
         let now = Instant::now();
-        Self {
+        let mut exchange = Self {
             gate,
             client,
             inbound,
-            protocol: connect.protocol,
-            packet_bytes_max: connect.packet_bytes_max as usize,
-            session: Session::new(connect.protocol, opened.principal, limits),
+            protocol,
+            packet_bytes_max,
+            session: Session::new(protocol, opened.principal, limits, expiry_s),
             input: Input::new(opened.rest, handshake::frame_bytes_max(gate)),
             out,
-            timers: Timers::new(connect.keep_alive_s, config.pause_max, config.write_timeout, now),
+            timers: Timers::new(keep_alive_s, config.pause_max, config.write_timeout, now),
             meter: opened.meter,
             actions: Vec::new(),
             slot: None,
@@ -112,9 +124,20 @@ impl<'a> Exchange<'a> {
             replays: Vec::new(),
             unwritten: Vec::new(),
             announcing: false,
+            earlier: Vec::new(),
+            previous_epoch: 0,
             stopping: false,
             drained: false,
+        };
+        if let Some(stored) = resumed {
+            exchange.session.resume(stored.kept);
+            exchange.subscriber = stored.subscriber;
+            exchange.replays = stored.replays;
+            exchange.earlier = stored.windows;
+            exchange.previous_epoch = stored.epoch;
+            exchange.listen_again();
         }
+        exchange
     }
 
     /// Until something ends the connection.
@@ -218,6 +241,10 @@ impl<'a> Exchange<'a> {
                 self.lacking = None;
             }
         }
+        if !self.earlier.is_empty() {
+            self.settle_earlier();
+            self.perform().await?;
+        }
         if let Some(reason) = self.client.handle.asked_to_end() {
             return Err(reason);
         }
@@ -227,6 +254,7 @@ impl<'a> Exchange<'a> {
         if self.lacking.is_none() && self.out.len() < OUT_MAX {
             self.packets().await?;
         }
+        self.resends()?;
         self.fan_in()?;
         self.deliveries()?;
         if self.out.is_empty() {

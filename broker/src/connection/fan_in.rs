@@ -11,7 +11,7 @@ use crate::codec;
 use crate::hub::{Forwarded, SubscribeError, Subscriber, now_us};
 use crate::inbound::{Properties, Reason};
 use crate::packet::{Message, Outgoing, Reply, SubCode};
-use crate::session::Replay;
+use crate::session::{Held, Replay};
 use crate::topic::TopicFilter;
 
 /// Bytes waiting to be written beyond which nothing is taken from the hub.
@@ -23,7 +23,7 @@ const PUBLISH_OVERHEAD: usize = 80;
 
 /// Retained messages being sent.
 #[derive(Debug)]
-pub(super) struct Replaying {
+pub(crate) struct Replaying {
     replay: Replay,
     after: Option<Arc<str>>,
 }
@@ -112,7 +112,11 @@ impl Exchange<'_> {
     }
 
     pub(super) fn can_send(&self) -> bool {
-        !self.stopping && self.out.len() < OUT_SUBSCRIBED && self.session.can_send()
+        !self.stopping && self.has_room_to_send() && self.session.can_send()
+    }
+
+    pub(super) fn has_room_to_send(&self) -> bool {
+        self.out.len() < OUT_SUBSCRIBED
     }
 
     /// Writes what is retained and what waits in the hub's queue, as far as the client can take it.
@@ -159,7 +163,7 @@ impl Exchange<'_> {
     }
 
     pub(super) fn forward(&mut self, message: Forwarded) -> Result<(), Reason> {
-        let is_own = message.epoch == self.client.handle.epoch;
+        let is_own = message.epoch == self.client.handle.epoch || message.epoch == self.previous_epoch;
         let Some(sending) = self.session.send(message.id, message.qos, message.retain, is_own) else {
             return Ok(());
         };
@@ -177,7 +181,9 @@ impl Exchange<'_> {
     }
 
     fn send_message(&mut self, message: Message, pkid: u16) -> Result<(), Reason> {
-        self.write_message(&message, pkid, false)?;
+        if self.write_message(&message, pkid, false)? && pkid != 0 && self.session.expiry_s() > 0 {
+            self.session.hold(pkid, Box::new(Held { message, receipt: None }));
+        }
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 //! has left. So a task of its own fetches at once, answers in order, and says goodbye last.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::{Buf, Bytes};
@@ -52,11 +52,30 @@ enum Command {
 pub(crate) struct Subscriber {
     commands: mpsc::Sender<Command>,
     queue: mpsc::Receiver<Forwarded>,
-    bytes: Arc<AtomicUsize>,
+    level: Arc<Level>,
     lost: Arc<OnceLock<Reason>>,
 }
 
+/// What connection and link know of each other's state.
+#[derive(Debug, Default)]
+struct Level {
+    /// Waiting in the queue.
+    bytes: AtomicUsize,
+    /// The client is not connected.
+    asleep: AtomicBool,
+}
+
 impl Subscriber {
+    /// While the client is not connected, messages of QoS 0 are not collected for it.
+    pub(crate) fn sleep(&self, asleep: bool) {
+        self.level.asleep.store(asleep, Ordering::Relaxed);
+    }
+
+    /// Whether the link has ended: messages are missing.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.get().is_some() || self.commands.is_closed()
+    }
+
     /// Subscribes; when it returns, everything published from now on will come.
     pub(crate) async fn join(&self, filters: Vec<(TopicFilter, usize)>) -> Result<(), SubscribeError> {
         let (joined, done) = oneshot::channel();
@@ -87,7 +106,7 @@ impl Subscriber {
 
     fn taken(&self, message: Option<Forwarded>) -> Result<Forwarded, Reason> {
         let message = message.ok_or_else(|| self.lost.get().copied().unwrap_or(Reason::HubLost))?;
-        self.bytes.fetch_sub(message.bytes(), Ordering::Relaxed);
+        self.level.bytes.fetch_sub(message.bytes(), Ordering::Relaxed);
         Ok(message)
     }
 }
@@ -97,19 +116,19 @@ pub(super) fn start(seat: Seat, router: Arc<Router>, tx: LinkTx, rx: LinkRx) -> 
     // Full: the subscriber is disconnected and counted.
     let (queue_in, queue) = mpsc::channel(config.queue_len.max(1));
     let (commands, commands_in) = mpsc::channel(COMMANDS);
-    let bytes = Arc::new(AtomicUsize::new(0));
+    let level = Arc::<Level>::default();
     let lost = Arc::new(OnceLock::new());
     let link = Link {
         seat,
         router,
         tx,
         queue: queue_in,
-        bytes: Arc::clone(&bytes),
+        level: Arc::clone(&level),
         waiting: VecDeque::new(),
         offsets: HashMap::new(),
     };
     tokio::spawn(link.run(rx, commands_in, Arc::clone(&lost)));
-    Subscriber { commands, queue, bytes, lost }
+    Subscriber { commands, queue, level, lost }
 }
 
 struct Link {
@@ -117,7 +136,7 @@ struct Link {
     router: Arc<Router>,
     tx: LinkTx,
     queue: mpsc::Sender<Forwarded>,
-    bytes: Arc<AtomicUsize>,
+    level: Arc<Level>,
     /// One per SUBSCRIBE the router has not answered; only the last of a command has someone waiting.
     waiting: VecDeque<Option<oneshot::Sender<()>>>,
     /// Offset expected next in the router's log, per subscription.
@@ -212,8 +231,11 @@ impl Link {
         {
             return Err(Reason::Slow);
         }
+        if message.qos == QoS::AtMostOnce && self.level.asleep.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let bytes = message.bytes();
-        if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > self.seat.0.0.config.queue_bytes {
+        if self.level.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > self.seat.0.0.config.queue_bytes {
             return Err(Reason::Slow);
         }
         match self.queue.try_send(message) {

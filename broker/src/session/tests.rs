@@ -10,9 +10,15 @@ fn session(protocol: Protocol, kind: PrincipalKind) -> Session {
         publish: vec![filter("lift/v1/+/T1/#")],
         subscribe: vec![filter("lift/v1/+/T1/#")],
     };
-    let limits =
-        Limits { unacked_max: UNACKED_MAX, payload_bytes_max: 100, subscriptions_max: 3, inflight_max: 4 };
-    Session::new(protocol, principal, limits)
+    let limits = Limits {
+        unacked_max: UNACKED_MAX,
+        payload_bytes_max: 100,
+        subscriptions_max: 3,
+        inflight_max: 4,
+        topic_alias_max: 3,
+        expiry_s_max: 1_000,
+    };
+    Session::new(protocol, principal, limits, 0)
 }
 
 fn terminal() -> Session {
@@ -31,7 +37,7 @@ fn publish_to(topic: &str, qos: QoS, pkid: u16) -> Packet {
         pkid,
         payload: Bytes::from_static(b"x"),
         properties: None,
-        aliased: false,
+        alias: None,
     })
 }
 

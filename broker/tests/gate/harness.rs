@@ -260,11 +260,23 @@ pub(crate) struct Connect<'a> {
     pub(crate) will: Option<(&'a str, &'a str, u8)>,
     /// User name and password.
     pub(crate) login: Option<(&'a str, &'a str)>,
+    /// Of MQTT 5, without their length.
+    pub(crate) properties: &'a [u8],
+    pub(crate) will_properties: &'a [u8],
 }
 
 impl<'a> Connect<'a> {
     pub(crate) fn new(client_id: &'a str) -> Self {
-        Self { client_id, level: 4, keep_alive_s: 60, clean: true, will: None, login: None }
+        Self {
+            client_id,
+            level: 4,
+            keep_alive_s: 60,
+            clean: true,
+            will: None,
+            login: None,
+            properties: &[],
+            will_properties: &[],
+        }
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
@@ -276,12 +288,14 @@ impl<'a> Connect<'a> {
         body.push(u8::from(self.clean) << 1 | will | login);
         body.put_u16(self.keep_alive_s);
         if self.level == 5 {
-            body.push(0);
+            body.push(self.properties.len() as u8);
+            body.put_slice(self.properties);
         }
         text(&mut body, self.client_id.as_bytes());
         if let Some((topic, payload, _)) = self.will {
             if self.level == 5 {
-                body.push(0);
+                body.push(self.will_properties.len() as u8);
+                body.put_slice(self.will_properties);
             }
             text(&mut body, topic.as_bytes());
             text(&mut body, payload.as_bytes());
@@ -325,6 +339,16 @@ impl Raw {
         raw
     }
 
+    /// Connects, expects to be accepted, and tells whether the session is present.
+    pub(crate) async fn resume(broker: &Broker, connect: Connect<'_>) -> (Self, bool) {
+        let mut raw = Self::open(broker).await;
+        raw.level = connect.level;
+        raw.send(&connect.bytes()).await;
+        let ack = raw.packet().await.expect("a CONNACK");
+        assert_eq!((ack[0], ack[3]), (0x20, 0), "accepted: {ack:?}");
+        (raw, ack[2] == 1)
+    }
+
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         soon(self.stream.write_all(bytes)).await.unwrap();
         soon(self.stream.flush()).await.unwrap();
@@ -363,6 +387,22 @@ impl Raw {
     pub(crate) async fn ping(&mut self) {
         self.send(&[0xC0, 0]).await;
         assert_eq!(self.packet().await, Some(vec![0xD0, 0]));
+    }
+
+    /// The next PUBLISH with QoS 1: its first byte, packet id and payload.
+    pub(crate) async fn delivered(&mut self) -> (u8, u16, String) {
+        let packet = self.packet().await.expect("a PUBLISH");
+        assert_eq!(packet[0] & 0xF6, 0x32, "QoS 1: {packet:?}");
+        let topic = usize::from(packet[3]);
+        let pkid = u16::from_be_bytes([packet[4 + topic], packet[5 + topic]]);
+        let properties = if self.level == 5 { 1 + usize::from(packet[6 + topic]) } else { 0 };
+        let payload = String::from_utf8_lossy(&packet[6 + topic + properties..]).into_owned();
+        (packet[0], pkid, payload)
+    }
+
+    pub(crate) async fn puback(&mut self, pkid: u16) {
+        let [high, low] = pkid.to_be_bytes();
+        self.send(&[0x40, 2, high, low]).await;
     }
 
     /// The next packet, or `None` when the server closed the connection.

@@ -12,5 +12,7 @@ mod hostile;
 mod limits;
 mod pki;
 mod rates;
+mod sessions;
 mod tls;
+mod version5;
 mod websocket;

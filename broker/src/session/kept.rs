@@ -1,0 +1,148 @@
+//! What outlives a connection, and how the next one goes on with it.
+//!
+//! Kept: subscriptions, QoS 1 messages in flight to the client, packet ids of QoS 2 publishes up to their PUBREL.
+//! QoS 2 publishes that were handed over and not committed when the connection ended are waited for by the epoch
+//! of their connection: once committed they are known as received, so that the client's repetition is answered
+//! and not handed over twice. Not kept: owed PUBACKs (the client sends again, and two answers to one packet id
+//! would be one too many), topic aliases.
+
+use std::collections::{HashSet, VecDeque};
+
+use super::{Action, Inflight, Owed, Session, Subscription};
+use crate::ack::Settled;
+use crate::auth::{Principal, PrincipalKind};
+use crate::inbound::Reason;
+use crate::packet::Reply;
+
+/// Ended connections of which a session still waits for commits; beyond that the oldest is forgotten, and what
+/// the client repeats of it is handed over again.
+const EARLIER_MAX: usize = 8;
+
+/// Publishes of an ended connection that are not settled yet.
+#[derive(Debug)]
+pub(super) struct Earlier {
+    epoch: u64,
+    owed: VecDeque<Owed>,
+}
+
+/// State of a session without connection.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    kind: PrincipalKind,
+    subscriptions: Vec<Subscription>,
+    subscription_id_last: usize,
+    recorded: HashSet<u16>,
+    earlier: Vec<Earlier>,
+    inflight: VecDeque<Inflight>,
+    inflight_id_last: u16,
+}
+
+impl Kept {
+    /// Whether the client may still have all it subscribed to. If not, it is to begin anew, so that it learns.
+    pub(crate) fn is_within(&self, principal: &Principal) -> bool {
+        self.kind == principal.kind && self.subscriptions.iter().all(|s| principal.may_subscribe(&s.filter))
+    }
+
+    /// Whether the hub must go on collecting for it.
+    pub(crate) fn needs_hub(&self) -> bool {
+        self.kind == PrincipalKind::Integration && !self.subscriptions.is_empty()
+    }
+
+    /// Whether it waits for commits of the connection `epoch`.
+    pub(crate) fn awaits(&self, epoch: u64) -> bool {
+        self.earlier.iter().any(|earlier| earlier.epoch == epoch)
+    }
+
+    /// Gives back memory that a sleeping session does not need.
+    pub(crate) fn shrink(&mut self) {
+        self.subscriptions.shrink_to_fit();
+        self.recorded.shrink_to_fit();
+        self.inflight.shrink_to_fit();
+    }
+}
+
+impl Session {
+    /// The session goes on after its connection, which was `epoch`. With `failed`, nothing more is known of what
+    /// that connection handed over.
+    pub(crate) fn suspend(&mut self, epoch: u64, failed: bool) -> Kept {
+        let mut earlier = std::mem::take(&mut self.earlier);
+        let owed: VecDeque<Owed> = self.owed.drain(..).map(Owed::silent).collect();
+        if !failed && owed.iter().any(|owed| *owed != Owed::Nothing) {
+            earlier.push(Earlier { epoch, owed });
+        }
+        for earlier in &mut earlier {
+            for owed in &mut earlier.owed {
+                *owed = owed.silent();
+            }
+        }
+        let surplus = earlier.len().saturating_sub(EARLIER_MAX);
+        earlier.drain(..surplus);
+        Kept {
+            kind: self.principal.kind,
+            subscriptions: std::mem::take(&mut self.subscriptions),
+            subscription_id_last: self.subscription_id_last,
+            recorded: std::mem::take(&mut self.recorded),
+            earlier,
+            inflight: self.inflight.drain(..).filter(|inflight| inflight.held.is_some()).collect(),
+            inflight_id_last: self.inflight_id_last,
+        }
+    }
+
+    /// A new session goes on with an old one; what was in flight is to be sent again.
+    pub(crate) fn resume(&mut self, kept: Kept) {
+        self.resumed = true;
+        self.subscriptions = kept.subscriptions;
+        self.subscription_id_last = kept.subscription_id_last;
+        self.recorded = kept.recorded;
+        self.earlier = kept.earlier;
+        self.unsent = kept.inflight.len();
+        self.inflight = kept.inflight;
+        self.inflight_id_last = kept.inflight_id_last;
+    }
+
+    /// Whether it waits for commits of the connection `epoch`.
+    pub(crate) fn awaits(&self, epoch: u64) -> bool {
+        self.earlier.iter().any(|earlier| earlier.epoch == epoch)
+    }
+
+    /// Like [`Self::settled`], of an earlier connection.
+    pub(crate) fn settled_earlier(&mut self, epoch: u64, settled: Settled, actions: &mut Vec<Action>) {
+        let Some(position) = self.earlier.iter().position(|earlier| earlier.epoch == epoch) else { return };
+        let owed = &mut self.earlier[position].owed;
+        for owed in owed.drain(..settled.committed.min(owed.len())) {
+            match owed {
+                Owed::PubRec(pkid) => {
+                    self.recorded.insert(pkid);
+                    self.promised -= 1;
+                    actions.push(Action::Reply(Reply::PubRec(pkid)));
+                }
+                Owed::Silent(pkid) => {
+                    self.recorded.insert(pkid);
+                }
+                Owed::Nothing | Owed::PubAck(_) => {}
+            }
+        }
+        let asked = owed.iter().any(|owed| matches!(owed, Owed::PubRec(_)));
+        if settled.failed || owed.iter().all(|owed| *owed == Owed::Nothing) {
+            self.earlier.remove(position);
+        }
+        if settled.failed && asked {
+            actions.push(Action::Close(Reason::AckFailed));
+        }
+    }
+
+    /// The client repeats a QoS 2 publish that an earlier connection has handed over: it is answered when that
+    /// is committed. False: it is not waited for.
+    pub(super) fn repeats_earlier(&mut self, pkid: u16) -> bool {
+        let mut owed = self.earlier.iter_mut().flat_map(|earlier| &mut earlier.owed);
+        let Some(owed) = owed.find(|owed| matches!(owed, Owed::Silent(id) | Owed::PubRec(id) if *id == pkid))
+        else {
+            return false;
+        };
+        if matches!(owed, Owed::Silent(_)) {
+            *owed = Owed::PubRec(pkid);
+            self.promised += 1;
+        }
+        true
+    }
+}
