@@ -160,7 +160,9 @@ async fn secured(
         }
         Err(refusal) => {
             tracing::debug!(peer = %origin.peer, error = %refusal.error, "TLS handshake failed");
-            gate.refused(refusal.reason, origin.peer, refusal.common_name.as_deref());
+            if let Some(reason) = refusal.reason {
+                gate.refused(reason, origin.peer, refusal.common_name.as_deref());
+            }
             None
         }
     }

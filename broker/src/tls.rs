@@ -113,7 +113,8 @@ pub(crate) struct Accepted {
 /// A handshake that failed.
 #[derive(Debug)]
 pub(crate) struct HandshakeRefusal {
-    pub(crate) reason: &'static str,
+    /// None if the client went without a word, as port scans and health checks do.
+    pub(crate) reason: Option<&'static str>,
     pub(crate) error: io::Error,
     /// Of the certificate, if it is known.
     pub(crate) common_name: Option<String>,
@@ -248,7 +249,7 @@ impl Loaded {
     ) -> Result<ClientCertificate, HandshakeRefusal> {
         let refusal = |reason, common_name| {
             let error = io::Error::new(io::ErrorKind::InvalidData, reason);
-            HandshakeRefusal { reason, error, common_name }
+            HandshakeRefusal { reason: Some(reason), error, common_name }
         };
         let Ok((_, parsed)) = X509Certificate::from_der(shown) else {
             return Err(refusal("certificate_malformed", None));
@@ -348,13 +349,12 @@ impl Secured {
     }
 }
 
-fn why(error: &io::Error) -> &'static str {
+fn why(error: &io::Error) -> Option<&'static str> {
     use rustls::Error;
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    match inner {
-        None => "tls_gone",
-        Some(Error::NoCertificatesPresented) => "certificate_missing",
-        Some(Error::InvalidCertificate(error)) => match error {
+    let error = error.get_ref()?.downcast_ref::<Error>()?;
+    Some(match error {
+        Error::NoCertificatesPresented => "certificate_missing",
+        Error::InvalidCertificate(error) => match error {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => "certificate_expired",
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 "certificate_not_valid_yet"
@@ -363,10 +363,10 @@ fn why(error: &io::Error) -> &'static str {
             CertificateError::UnknownIssuer | CertificateError::BadSignature => "certificate_issuer",
             _ => "certificate_malformed",
         },
-        Some(Error::AlertReceived(_)) => "tls_alert",
-        Some(Error::PeerIncompatible(_)) => "tls_version",
-        Some(_) => "tls_malformed",
-    }
+        Error::AlertReceived(_) => "tls_alert",
+        Error::PeerIncompatible(_) => "tls_version",
+        _ => "tls_malformed",
+    })
 }
 
 impl AsyncRead for Secured {
