@@ -112,7 +112,7 @@ async fn integrations_see_committed_messages_and_presence() {
     .await;
     eventually("presence", async || {
         let text = text();
-        let online = text.contains(r#""state":"online""#) && text.contains(r#""state":"offline""#);
+        let online = text.contains(r#""state":"online""#) && text.contains(r#""state":"away""#);
         (online && text.contains("lift/v1/350102/t1/presence")).then_some(())
     })
     .await;

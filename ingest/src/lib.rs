@@ -9,6 +9,7 @@ mod decode;
 mod json;
 mod metrics;
 mod pipeline;
+mod presence;
 mod profile;
 mod shard;
 mod topic;

@@ -23,6 +23,8 @@ pub struct IngestMetrics {
     pub commit_retries: Counter,
     /// Batches given up.
     pub commit_failures: Counter,
+    /// Rows of presence written.
+    pub presence_stored: Counter,
     /// Messages per commit.
     pub batch_messages: Histogram,
 }
@@ -38,6 +40,7 @@ impl IngestMetrics {
             shed: Counter::default(),
             commit_retries: Counter::default(),
             commit_failures: Counter::default(),
+            presence_stored: Counter::default(),
             batch_messages: Histogram::new(exponential_buckets(1.0, 2.0, 14)),
         };
         let ingest = registry.sub_registry_with_prefix("ingest");
@@ -48,6 +51,7 @@ impl IngestMetrics {
         ingest.register("shed", "Messages not stored because a queue was full", metrics.shed.clone());
         ingest.register("commit_retries", "Commits tried again", metrics.commit_retries.clone());
         ingest.register("commit_failures", "Batches given up", metrics.commit_failures.clone());
+        ingest.register("presence_stored", "Rows of presence written", metrics.presence_stored.clone());
         ingest.register("batch_messages", "Messages per commit", metrics.batch_messages.clone());
         metrics
     }

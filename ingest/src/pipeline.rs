@@ -15,13 +15,18 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker::{Ack, Inbound, PresenceChange, Publish};
-use domain::{Area, Arrival, ArrivalNo, ElevatorId, Message, Receipt, TerminalId, Timestamp};
-use store::{Incoming, Item, QuarantineEntry, QuarantineReason, Registry, TerminalRecord, Writer};
+use broker::{Ack, Inbound, PresenceChange, Publish, Reason};
+use domain::{Area, Arrival, ArrivalNo, ElevatorId, Message, Receipt, TerminalId, Timestamp, limits};
+use store::{
+    Database, Incoming, Item, PresenceRecord, QuarantineEntry, QuarantineReason, Registry, TerminalRecord,
+    Writer,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::presence::{self, Change, Presences};
 use crate::shard::{Shard, Work};
 use crate::{IngestMetrics, Topic, decode, gb24476};
 
@@ -34,11 +39,18 @@ pub struct IngestConfig {
     pub batch_rows_max: usize,
     /// Whether unknown terminals register themselves (`--dev`).
     pub register_unknown: bool,
+    /// A terminal without a sign of life for so long is shown as offline.
+    pub offline_after: Duration,
 }
 
 impl Default for IngestConfig {
     fn default() -> Self {
-        Self { queue_len: 1_000_000, batch_rows_max: 5_000, register_unknown: false }
+        Self {
+            queue_len: 1_000_000,
+            batch_rows_max: 5_000,
+            register_unknown: false,
+            offline_after: limits::OFFLINE_AFTER,
+        }
     }
 }
 
@@ -104,6 +116,13 @@ pub struct Wiring<S> {
     pub sink: S,
     /// Retained presence goes out here.
     pub hub: broker::Hub,
+    /// Presence is kept here.
+    pub database: Database,
+    /// What [`Database::presence_begin`] said.
+    pub presence: Vec<PresenceRecord>,
+    /// Told which terminals can be reached with orders. Full: a hint is lost, and whoever sends them finds the
+    /// terminal by itself.
+    pub listening: mpsc::Sender<TerminalId>,
     /// The number before the first message of this run.
     pub arrival_start: ArrivalNo,
     /// Tells the broker whether the store takes rows.
@@ -125,8 +144,8 @@ pub struct Ingest;
 impl Ingest {
     /// Runs until the broker has closed its end and every queue is drained, or until a part of it fails.
     pub async fn run<S: Sink>(config: IngestConfig, wiring: Wiring<S>) -> Result<(), IngestError> {
-        let Wiring { mut inbound, registry, writers, sink, hub, arrival_start, store_up, metrics, abandon } =
-            wiring;
+        let Wiring { mut inbound, registry, writers, sink, hub, .. } = wiring;
+        let Wiring { database, presence, listening, arrival_start, store_up, metrics, abandon, .. } = wiring;
         let store_up = Arc::new(store_up);
         let mut tasks = JoinSet::new();
         let mut queues = Vec::with_capacity(writers.len());
@@ -147,7 +166,14 @@ impl Ingest {
         let registry = Arc::new(registry);
         tasks.spawn(register(registry.clone(), registrations, registered_tx));
 
+        // Full: what changes meanwhile waits in the shell, the latest of each terminal only.
+        let (presence_tx, presence_rx) = mpsc::channel(1);
+        tasks.spawn(presence::save(database, presence_rx, metrics.clone(), abandon.clone()));
+
         let mut shell = Shell {
+            presence: Presences::new(config.offline_after, presence),
+            presence_tx,
+            listening,
             config,
             registry,
             queues,
@@ -156,8 +182,10 @@ impl Ingest {
             arrival: arrival_start,
             metrics,
             waiting: HashMap::new(),
-            online: HashMap::new(),
         };
+        shell.present_all(now());
+        let mut tick = tokio::time::interval(PRESENCE_TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut buffer = Vec::with_capacity(512);
         let mut registering = false;
         loop {
@@ -174,6 +202,7 @@ impl Ingest {
                     registering = false;
                     shell.release(terminals).await;
                 }
+                _ = tick.tick() => shell.expire(now()).await,
                 count = inbound.recv_many(&mut buffer, 512) => {
                     if count == 0 {
                         break;
@@ -197,6 +226,7 @@ impl Ingest {
             registering = false;
         }
         drop(unregistered);
+        shell.save_all(&abandon).await;
         drop(shell);
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
@@ -206,6 +236,13 @@ impl Ingest {
         }
         Ok(())
     }
+}
+
+/// How often presence is looked at: who has become offline, and what is to be stored.
+const PRESENCE_TICK: Duration = Duration::from_secs(1);
+
+fn now() -> Timestamp {
+    time::OffsetDateTime::now_utc().into()
 }
 
 /// Messages of one terminal that wait for its registration. Full: the next is shed.
@@ -226,8 +263,9 @@ struct Shell<S> {
     arrival: ArrivalNo,
     metrics: Arc<IngestMetrics>,
     waiting: HashMap<TerminalId, Waiting>,
-    /// The connection by which each terminal came last: no more entries than terminals in the registry.
-    online: HashMap<TerminalId, u64>,
+    presence: Presences,
+    presence_tx: mpsc::Sender<Vec<PresenceRecord>>,
+    listening: mpsc::Sender<TerminalId>,
 }
 
 impl<S: Sink> Shell<S> {
@@ -235,7 +273,12 @@ impl<S: Sink> Shell<S> {
         match inbound {
             Inbound::Publish(publish) => self.publish(publish).await,
             Inbound::Presence(change) => self.presence(change).await,
-            Inbound::Listening { .. } => {}
+            Inbound::Listening { client_id } => {
+                if let Ok(terminal_id) = TerminalId::new(&client_id) {
+                    // Full: found by the next round of whoever sends.
+                    let _ = self.listening.try_send(terminal_id);
+                }
+            }
         }
     }
 
@@ -324,38 +367,76 @@ impl<S: Sink> Shell<S> {
         if let Some(waiting) = self.waiting.get_mut(&terminal_id) {
             return hold(waiting, Inbound::Presence(change), &self.metrics);
         }
-        // A terminal that is not known yet shows itself with its first message.
-        let Some(record) = self.registry.lookup(terminal_id.as_str()).filter(|record| record.enabled) else {
-            return;
+        // A terminal that is not known yet shows itself with its first message; one that was switched off still
+        // goes.
+        let record = self.registry.lookup(terminal_id.as_str());
+        let Some(record) = record.filter(|record| record.enabled || !change.online) else { return };
+        let change = Change {
+            online: change.online,
+            reason: change.reason.as_str(),
+            stopping: change.reason == Reason::Stopping,
+            epoch: change.epoch,
+            at: Timestamp::from_micros(change.at_us),
+            heard: Timestamp::from_micros(change.heard_us),
         };
-        if change.online {
-            self.online.insert(terminal_id.clone(), change.epoch);
-        } else if self.online.get(&terminal_id).is_some_and(|newest| *newest > change.epoch) {
-            // The end of a connection that was taken over says nothing about the present one.
-            return;
-        }
-        self.present(terminal_id, record, change.online, change.reason.as_str(), change.at_us).await;
+        self.present(terminal_id, record, change).await;
     }
 
-    async fn present(
-        &mut self,
-        terminal_id: TerminalId,
-        record: TerminalRecord,
-        online: bool,
-        reason: &str,
-        at_us: i64,
-    ) {
-        let arrival = self.arrived(at_us);
-        let topic = crate::presence_topic(record.area, &terminal_id);
-        let payload = serde_json::json!({
-            "state": if online { "online" } else { "offline" },
-            "time": arrival.at,
-            "reason": reason,
-        });
-        self.hub.publish(&topic, payload.to_string().into(), true);
-        let (elevator_id, area) = (record.elevator_id, record.area);
+    async fn present(&mut self, terminal_id: TerminalId, record: TerminalRecord, change: Change) {
+        let arrival = self.arrived(change.at.micros());
+        if !self.presence.change(&terminal_id, change, arrival.no) {
+            return;
+        }
+        self.publish_presence(&terminal_id, record.area, change.at);
+        let (elevator_id, area, online) = (record.elevator_id, record.area, change.online);
         let observed = Observed::Presence { elevator_id, terminal_id, area, arrival, online };
         self.sink.submit(observed, IngestReceipt(None)).await;
+    }
+
+    fn publish_presence(&self, terminal_id: &TerminalId, area: Area, now: Timestamp) {
+        if let Some(record) = self.presence.get(terminal_id) {
+            let (topic, payload) = self.presence.message(record, area, now);
+            self.hub.publish(&topic, payload.into(), true);
+        }
+    }
+
+    /// Fills a fresh hub with what was known before.
+    fn present_all(&self, now: Timestamp) {
+        for record in self.presence.all() {
+            if let Some(known) = self.registry.lookup(record.terminal_id.as_str()) {
+                let (topic, payload) = self.presence.message(record, known.area, now);
+                self.hub.publish(&topic, payload.into(), true);
+            }
+        }
+    }
+
+    /// Shows those as offline whose time is over, and gives away what is to be stored.
+    async fn expire(&mut self, now: Timestamp) {
+        for expired in self.presence.expire(now) {
+            let Some(record) = self.registry.lookup(expired.terminal_id.as_str()) else { continue };
+            self.publish_presence(&expired.terminal_id, record.area, now);
+            if expired.untold {
+                let (arrival, online) = (self.arrived(now.micros()), false);
+                let (elevator_id, terminal_id, area) = (record.elevator_id, expired.terminal_id, record.area);
+                let observed = Observed::Presence { elevator_id, terminal_id, area, arrival, online };
+                self.sink.submit(observed, IngestReceipt(None)).await;
+            }
+        }
+        if !self.presence.is_saved()
+            && let Ok(place) = self.presence_tx.try_reserve()
+        {
+            place.send(self.presence.take_unsaved());
+        }
+    }
+
+    /// The last of it, unless the store is given up.
+    async fn save_all(&mut self, abandon: &CancellationToken) {
+        while !self.presence.is_saved() {
+            let batch = self.presence.take_unsaved();
+            if abandon.run_until_cancelled(self.presence_tx.send(batch)).await.is_none() {
+                return;
+            }
+        }
     }
 
     fn unregistered(&self) -> Vec<(TerminalId, Area)> {
@@ -371,11 +452,15 @@ impl<S: Sink> Shell<S> {
                 self.metrics.shed.inc_by(waiting.messages.len() as u64);
                 continue;
             };
-            let at_us = waiting.messages.iter().find_map(|message| match message {
-                Inbound::Publish(publish) => Some(publish.arrived_us),
+            let first = waiting.messages.iter().find_map(|message| match message {
+                Inbound::Publish(publish) => Some((publish.arrived_us, publish.epoch)),
                 Inbound::Presence(_) | Inbound::Listening { .. } => None,
             });
-            self.present(terminal_id, record, true, "connected", at_us.unwrap_or_default()).await;
+            let (at_us, epoch) = first.unwrap_or_default();
+            let at = Timestamp::from_micros(at_us);
+            let reason = Reason::Connected.as_str();
+            let change = Change { online: true, reason, stopping: false, epoch, at, heard: at };
+            self.present(terminal_id, record, change).await;
             for message in waiting.messages {
                 // Boxed: a terminal is either waiting or not, so this goes one level deep.
                 Box::pin(self.take(message)).await;

@@ -181,13 +181,19 @@ impl App {
             let writers =
                 (0..config.ingest.writers).map(|_| Writer::new(&database, totals.store.clone())).collect();
             let control = gate.control();
+            let arrival_start = database.run_begin(env!("CARGO_PKG_VERSION")).await?;
+            let now = time::OffsetDateTime::now_utc().into();
+            let (listening, _) = mpsc::channel(1);
             let wiring = Wiring {
+                presence: database.presence_begin(arrival_start, now).await?,
+                database: database.clone(),
+                listening,
                 inbound,
                 registry,
                 writers,
                 sink: Rules(handle.take()),
                 hub,
-                arrival_start: database.run_begin(env!("CARGO_PKG_VERSION")).await?,
+                arrival_start,
                 store_up,
                 metrics: totals.ingest.clone(),
                 abandon: stops.abandon.clone(),
@@ -198,6 +204,7 @@ impl App {
                 queue_len: config.ingest.queue_len.max(config.broker.budget_bytes.as_usize() / 256 + 1),
                 batch_rows_max: config.ingest.batch_rows_max,
                 register_unknown: dev,
+                offline_after: Duration::from_secs(config.ingest.offline_after_s),
             };
             data.spawn(
                 async move { ("ingest", Ingest::run(ingest_config, wiring).await.map_err(Into::into)) },

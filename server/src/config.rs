@@ -127,6 +127,8 @@ pub(crate) struct Ingest {
     pub(crate) writers: usize,
     /// Messages that may wait before each writer, at least; what `broker.budget_bytes` lets in may wait in any case.
     pub(crate) queue_len: usize,
+    /// A terminal without a sign of life for so long is shown as offline.
+    pub(crate) offline_after_s: u64,
 }
 
 /// `[alerting]`
@@ -217,7 +219,12 @@ impl Default for Web {
 
 impl Default for Ingest {
     fn default() -> Self {
-        Self { batch_rows_max: 5_000, writers: 2, queue_len: 10_000 }
+        Self {
+            batch_rows_max: 5_000,
+            writers: 2,
+            queue_len: 10_000,
+            offline_after_s: domain::limits::OFFLINE_AFTER.as_secs(),
+        }
     }
 }
 

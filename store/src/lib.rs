@@ -8,11 +8,13 @@ mod access;
 mod alarm;
 mod copy;
 mod database;
+mod downlink;
 mod elevator;
 mod ensure;
 mod error;
 pub mod local;
 mod maintenance;
+mod presence;
 mod quarantine;
 pub mod recovery;
 mod registry;
@@ -35,10 +37,12 @@ pub use alarm::{
     Evidence, GROUP_EVENTS_MAX, StreamPosition, Unsealed,
 };
 pub use database::{Database, StoreConfig};
+pub use downlink::{DownlinkFate, DownlinkListener, DownlinkQueueError, DownlinkRecord};
 pub use elevator::{ElevatorRecord, LatestState};
 pub use ensure::Edition;
 pub use error::StoreError;
 pub use maintenance::MaintenanceReport;
+pub use presence::{PresenceRecord, TerminalPresence};
 pub use quarantine::{QuarantineEntry, QuarantineReason};
 pub use registry::{Registry, TerminalRecord};
 pub use scratch::ScratchDatabase;

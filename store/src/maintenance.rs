@@ -1,9 +1,15 @@
 //! What has to be done now and then: rolling up, and letting go of what is older than the retention.
 
+use std::time::Duration;
+
 use domain::Timestamp;
 use sqlx::Connection;
 
 use crate::{Database, Edition, StoreError, rollup};
+
+/// Orders to terminals are kept this long, long after the last of them can be delivered; that they were given
+/// stays in the audit log.
+const DOWNLINKS_KEPT: Duration = Duration::from_hours(30 * 24);
 
 /// What one run has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -16,6 +22,8 @@ pub struct MaintenanceReport {
     pub chunks_dropped: u64,
     /// Quarantined things let go.
     pub quarantine_dropped: u64,
+    /// Orders to terminals let go.
+    pub downlinks_dropped: u64,
     /// Another process is at it; nothing was done.
     pub elsewhere: bool,
 }
@@ -50,6 +58,12 @@ impl Database {
             report.chunks_dropped += dropped.len() as u64;
         }
         report.quarantine_dropped = sqlx::query("DELETE FROM quarantine WHERE arrived < $1")
+            .bind(oldest)
+            .execute(&mut connection)
+            .await?
+            .rows_affected();
+        let oldest = now.minus(DOWNLINKS_KEPT).to_utc();
+        report.downlinks_dropped = sqlx::query("DELETE FROM downlink WHERE created < $1")
             .bind(oldest)
             .execute(&mut connection)
             .await?

@@ -40,6 +40,7 @@ impl Config {
         within("ingest.batch_rows_max", self.ingest.batch_rows_max, 1, 50_000)?;
         within("ingest.writers", self.ingest.writers, 1, 64)?;
         within("ingest.queue_len", self.ingest.queue_len, 1, 1_000_000)?;
+        within("ingest.offline_after_s", self.ingest.offline_after_s, 1, 86_400)?;
         within("alerting.checkpoint_ms", self.alerting.checkpoint_ms, 100, 60_000)?;
         // The engine writes it as the last four digits of a rule's version.
         within("alerting.thresholds_version", self.alerting.thresholds_version, 0, 9_999)?;

@@ -4,6 +4,7 @@
 mod access;
 mod common;
 mod maintenance;
+mod presence;
 mod recovery;
 mod schema;
 mod writer;
