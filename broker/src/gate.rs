@@ -210,7 +210,7 @@ impl Gate {
         if tls.is_none() && config.websocket.as_ref().is_some_and(|websocket| websocket.tls) {
             return Err(TlsError::NoCertificate.into());
         }
-        let limits = Limiter::new(config.limits.clone());
+        let limits = Limiter::new(config.limits.clone(), metrics.limits_uncounted.clone());
         let budget = Budget::new(config.budget_bytes);
         let sessions =
             Sessions::new(config.sessions_max, config.sessions_collecting_max, Arc::clone(&metrics));

@@ -44,6 +44,7 @@ pub use downlink::{DeliverError, Delivery, DeliveryReceipt};
 pub use gate::{Gate, GateControl};
 pub use hub::Hub;
 pub use inbound::{Inbound, PresenceChange, Properties, Publish, QoS, Reason};
+pub use ipnet::IpNet;
 pub use listen::{BindError, BoundAddresses};
 pub use metrics::Metrics;
 pub use tls::TlsError;

@@ -1,7 +1,7 @@
 //! What one address and one client may take: connections, connects, wrong passwords, messages, bytes.
 //!
 //! Owns the tables of addresses and clients, both bounded ([`RateLimits::remembered_max`]; a newcomer to a full
-//! table is admitted uncounted). Decides; does not wait, close or log. The time is an argument.
+//! table is admitted, and that is counted). Decides; does not wait, close or log. The time is an argument.
 //!
 //! **Slowing down before ending.** A client over its rate is not read until it is back in its allowance: TCP tells it
 //! to wait, nothing is lost, and the gate never works faster for it than the rate. It is disconnected only when
@@ -18,6 +18,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
 use crate::ack::lock;
@@ -68,11 +69,14 @@ pub(crate) struct Limiter {
     failures: Mutex<Failures>,
     clients: Mutex<HashMap<Arc<str>, Arc<Meter>>>,
     hasher: RandomState,
+    /// Newcomers to a full table.
+    uncounted: Counter,
 }
 
 impl Limiter {
-    pub(crate) fn new(limits: RateLimits) -> Arc<Self> {
+    pub(crate) fn new(limits: RateLimits, uncounted: Counter) -> Arc<Self> {
         Arc::new(Self {
+            uncounted,
             addresses: Mutex::new(Addresses::new(&limits)),
             failures: Mutex::new(Failures::new(&limits)),
             clients: Mutex::default(),
@@ -93,6 +97,8 @@ impl Limiter {
             let address = network_of(peer);
             if lock(&self.addresses).arrive(address, now)? {
                 seat.address = Some(address);
+            } else {
+                self.uncounted.inc();
             }
         }
         Ok(seat)
@@ -116,8 +122,13 @@ impl Limiter {
         }
         let (address, client) = self.keys(origin, client_id);
         let mut failures = lock(&self.failures);
-        failures.note(address, self.limits.address_failures_max, now);
-        failures.note(client, self.limits.client_failures_max, now);
+        for (key, count_max) in
+            [(address, self.limits.address_failures_max), (client, self.limits.client_failures_max)]
+        {
+            if !failures.note(key, count_max, now) {
+                self.uncounted.inc();
+            }
+        }
     }
 
     fn keys(&self, origin: &Origin, client_id: &str) -> (FailureKey, FailureKey) {
@@ -144,6 +155,8 @@ impl Limiter {
         meter.connect(now);
         if clients.len() < self.limits.remembered_max {
             clients.insert(Arc::clone(client_id), Arc::clone(&meter));
+        } else {
+            self.uncounted.inc();
         }
         Ok(Some(meter))
     }
@@ -262,9 +275,10 @@ impl Failures {
         Self { known: HashMap::new(), window, pause, known_max: limits.remembered_max }
     }
 
-    fn note(&mut self, key: FailureKey, count_max: u32, now: Instant) {
+    /// Whether there was room to count it.
+    fn note(&mut self, key: FailureKey, count_max: u32, now: Instant) -> bool {
         if !self.known.contains_key(&key) && self.known.len() >= self.known_max {
-            return;
+            return false;
         }
         let failure = self.known.entry(key).or_insert(Failure { since: now, count: 0, refused_until: None });
         if now.saturating_duration_since(failure.since) >= self.window {
@@ -274,6 +288,7 @@ impl Failures {
         if failure.count >= count_max.max(1) {
             failure.refused_until = Some(now + self.pause);
         }
+        true
     }
 
     fn is_refused(&self, key: &FailureKey, now: Instant) -> bool {

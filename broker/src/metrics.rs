@@ -52,6 +52,8 @@ pub struct Metrics {
     pub dropped_unacked: Counter,
     /// Times reading a connection was paused.
     pub paused: Counter,
+    /// Newcomers that the limits could not count because their tables were full.
+    pub limits_uncounted: Counter,
     /// Times a client over its rate had to wait.
     pub slowed: Counter,
     /// Bytes of the budget in use.
@@ -102,6 +104,7 @@ impl Metrics {
         registry.register("acked", "publishes acknowledged", m.acked.clone());
         registry.register("dropped_unacked", "publishes dropped unacknowledged", m.dropped_unacked.clone());
         registry.register("paused", "times reading a connection was paused", m.paused.clone());
+        registry.register("limits_uncounted", "newcomers to full tables", m.limits_uncounted.clone());
         registry.register("slowed", "times a client over its rate had to wait", m.slowed.clone());
         registry.register("budget_bytes", "bytes of unacknowledged publishes", m.budget_bytes.clone());
         registry.register("sessions", "sessions kept without connection", m.sessions.clone());

@@ -334,8 +334,8 @@ impl<'a> Exchange<'a> {
             Turn::Now => Ok(false),
             Turn::At(until) => {
                 self.gate.metrics.slowed.inc();
+                // What it took of the budget may be in use already; its place in the channel is not.
                 self.slot = None;
-                self.give_back();
                 self.lacking = Some(Lacking::Rate(until));
                 Ok(true)
             }

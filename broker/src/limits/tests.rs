@@ -11,6 +11,10 @@ fn limits() -> RateLimits {
     RateLimits { trusted: Vec::new(), ..RateLimits::default() }
 }
 
+fn limiter(limits: RateLimits) -> Arc<Limiter> {
+    Limiter::new(limits, Counter::default())
+}
+
 fn origin(address: &str) -> Origin {
     let peer = SocketAddr::new(address.parse().unwrap(), 5_000);
     Origin { peer, transport: Transport::Tcp, certificate: None }
@@ -22,7 +26,7 @@ fn id(text: &str) -> Arc<str> {
 
 #[test]
 fn an_address_has_so_many_connections_at_once() {
-    let limiter = Limiter::new(RateLimits { address_connections_max: 2, ..limits() });
+    let limiter = limiter(RateLimits { address_connections_max: 2, ..limits() });
     let (one, other) = ("203.0.113.1".parse().unwrap(), "203.0.113.2".parse().unwrap());
     let now = Instant::now();
     let _first = limiter.arrive(one, now).unwrap();
@@ -36,7 +40,7 @@ fn an_address_has_so_many_connections_at_once() {
 #[test]
 fn an_address_begins_so_many_connections() {
     let limits = RateLimits { address_connects_per_s: 10, address_connects_burst: 3, ..limits() };
-    let limiter = Limiter::new(limits);
+    let limiter = limiter(limits);
     let address: IpAddr = "2001:db8::1".parse().unwrap();
     let neighbour: IpAddr = "2001:db8::ffff:2".parse().unwrap();
     let now = Instant::now();
@@ -56,7 +60,7 @@ fn a_trusted_network_is_not_limited() {
         client_failures_max: 1,
         ..RateLimits::default()
     };
-    let limiter = Limiter::new(limits);
+    let limiter = limiter(limits);
     let now = Instant::now();
     let mapped: IpAddr = "::ffff:127.0.0.1".parse().unwrap();
     let _seats = [limiter.arrive(mapped, now).unwrap(), limiter.arrive(mapped, now).unwrap()];
@@ -67,7 +71,7 @@ fn a_trusted_network_is_not_limited() {
 
 #[test]
 fn wrong_passwords_shut_out_one_client_then_the_address() {
-    let limiter = Limiter::new(RateLimits { client_failures_max: 2, address_failures_max: 4, ..limits() });
+    let limiter = limiter(RateLimits { client_failures_max: 2, address_failures_max: 4, ..limits() });
     let now = Instant::now();
     let from = origin("203.0.113.1");
     limiter.failed(&from, "T1", now);
@@ -88,7 +92,7 @@ fn wrong_passwords_shut_out_one_client_then_the_address() {
 #[test]
 fn a_client_connects_so_often_and_its_allowance_survives() {
     let limits = RateLimits { client_connects_per_min: 6, client_connects_burst: 2, ..limits() };
-    let limiter = Limiter::new(limits);
+    let limiter = limiter(limits);
     let now = Instant::now();
     let from = origin("203.0.113.1");
     let meter = limiter.connect(&from, &id("T1"), now).unwrap().unwrap();
@@ -104,7 +108,7 @@ fn a_client_connects_so_often_and_its_allowance_survives() {
 
 #[test]
 fn tables_are_bounded_and_forget_who_is_at_rest() {
-    let limiter = Limiter::new(RateLimits { remembered_max: 3, ..limits() });
+    let limiter = limiter(RateLimits { remembered_max: 3, ..limits() });
     let now = Instant::now();
     for i in 1..=9_u8 {
         let address = format!("203.0.113.{i}");
@@ -120,6 +124,7 @@ fn tables_are_bounded_and_forget_who_is_at_rest() {
         )
     };
     assert_eq!(sizes(), (3, 3, 3));
+    assert_eq!(limiter.uncounted.get(), 6 + 15 + 6, "three tables, of which one counts twice");
     limiter.prune(now + 61 * S);
     assert_eq!(sizes(), (0, 0, 0));
 }

@@ -196,3 +196,24 @@ async fn a_thousand_terminals_come_back_at_once() {
         raw.ping().await;
     }
 }
+
+#[tokio::test]
+async fn every_refusal_is_counted_by_its_reason() {
+    let broker = Broker::start().await;
+    let mut raw = Raw::open(&broker).await;
+    let wrong = Connect { login: Some(("T1", "wrong")), ..Connect::new("T1") };
+    assert_eq!(raw.greet(wrong).await, Some(4));
+    let mut raw = Raw::open(&broker).await;
+    let stranger = Connect { login: Some(("stranger", "secret")), ..Connect::new("T1") };
+    assert_eq!(raw.greet(stranger).await, Some(5));
+    let mut raw = Raw::open(&broker).await;
+    raw.send(b"GET / HTTP/1.1\r\n\r\n").await;
+    raw.closed().await;
+    let mut raw = Raw::connect(&broker, Connect::new("T1")).await;
+    assert_eq!(raw.subscribe("lift/v1/310115/T2/down", 1).await.last(), Some(&0x80));
+    raw.publish("lift/v1/310115/T2/telemetry", 0, 0, b"x").await;
+    raw.closed().await;
+    for reason in ["credentials", "not_authorized", "malformed", "subscribe", "publish"] {
+        until(|| broker.metrics.refused_for(reason) == 1).await;
+    }
+}

@@ -172,7 +172,7 @@ async fn unusable_files_keep_the_gate_from_starting() {
 #[tokio::test]
 async fn a_slow_handshake_ends_with_the_one_deadline() {
     let pki = Pki::new();
-    let config = GateConfig { connect_timeout: Duration::from_millis(400), ..config() };
+    let config = GateConfig { connect_timeout: Duration::from_secs(1), ..config() };
     let (broker, address) = gate_with(&pki, ClientCertificates::Required, config).await;
     let mut slow = TcpStream::connect(address).await.unwrap();
     // The beginning of a ClientHello, byte by byte.
@@ -240,4 +240,16 @@ async fn a_full_socket_below_tls_loses_nothing() {
         let packet = raw.packet().await.unwrap();
         assert!(packet.len() > 400_000, "{}", packet.len());
     }
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_no_handshake() {
+    let pki = Pki::new();
+    let config = GateConfig { connect_timeout: Duration::from_hours(1), ..config() };
+    let (broker, address) = gate_with(&pki, ClientCertificates::Required, config).await;
+    let _silent = TcpStream::connect(address).await.unwrap();
+    until(|| broker.metrics.accepted.get() == 1).await;
+    broker.stop.cancel();
+    soon(broker.running).await.unwrap();
+    assert_eq!(broker.metrics.closed.get(), 1);
 }
