@@ -5,16 +5,24 @@
 //! slowness are played by decisions taken from the input, so that one input is one history.
 
 use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::ack::Settled;
 use crate::auth::{Principal, PrincipalKind, Protocol};
 use crate::codec;
+use crate::config::WebSocketConfig;
 use crate::inbound::{QoS, Reason};
 use crate::packet::{ConnAck, ConnectCode, Message, Outgoing, Packet, Reply};
 use crate::session::{Action, Limits, Session};
 use crate::topic::{self, TopicFilter};
+use crate::websocket;
 
 /// Bytes at the beginning of an input of [`packets`] that are decisions; the client's bytes follow.
 pub const HEAD: usize = 16;
@@ -73,6 +81,81 @@ pub fn filter(filter: &TopicFilter, topic: &str) {
     if filter.matches(topic) {
         assert!(topic.starts_with(filter.literal_prefix()), "{filter} {topic:?}");
         assert!(!filter.is_for_hub() || topic.is_ascii() || filter.has_wildcard(), "{filter} {topic:?}");
+    }
+}
+
+/// MQTT over WebSocket. The first byte says whether a proper request goes before the rest of the input or the input
+/// is the request too, the second in what pieces the bytes arrive.
+pub fn websocket(input: &[u8]) {
+    let Some(([kind, piece], rest)) = input.split_first_chunk() else { return };
+    let before: &[u8] = if kind & 1 == 0 { UPGRADE } else { b"" };
+    let bytes = Bytes::from([before, rest].concat());
+    let answer = Arc::new(Mutex::new(Vec::new()));
+    let piece = if *piece == 0 { usize::MAX } else { (*piece).into() };
+    let socket = Memory { bytes, piece, written: Arc::clone(&answer) };
+    let config = WebSocketConfig::new(([127, 0, 0, 1], 0).into());
+    let served = async {
+        let Some(Ok(mut packets)) = websocket::accept(Box::new(socket), &config).await else { return None };
+        let (mut buffer, mut total) = ([0; 512], 0);
+        loop {
+            match packets.read(&mut buffer).await {
+                Ok(0) | Err(_) => break,
+                Ok(read) => total += read,
+            }
+            // What we say travels between, and must not disturb what comes.
+            if packets.write_all(b"\xd0\0").await.is_err() {
+                break;
+            }
+        }
+        Some(total)
+    };
+    // The socket is always ready, so nothing waits.
+    let total = served.now_or_never().expect("a connection without waiting ends");
+    let answer = crate::ack::lock(&answer);
+    if let Some(total) = total {
+        assert!(total <= rest.len(), "what is read has been sent");
+        assert!(answer.starts_with(b"HTTP/1.1 101 "), "an upgrade is granted before it is used");
+    } else if kind & 1 == 0 {
+        panic!("a proper upgrade is refused");
+    }
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 "), "HTTP is answered by HTTP");
+}
+
+const UPGRADE: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+
+/// A socket whose peer has sent `bytes` and gone.
+struct Memory {
+    bytes: Bytes,
+    piece: usize,
+    written: Arc<Mutex<Vec<u8>>>,
+}
+
+impl AsyncRead for Memory {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let len = self.bytes.len().min(self.piece).min(buf.remaining());
+        buf.put_slice(&self.bytes.split_to(len));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Memory {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        crate::ack::lock(&self.written).extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -17,6 +17,8 @@ pub enum Shape {
     Json,
     /// Lines of topics and filters.
     Topics,
+    /// Frames of WebSocket, or an HTTP request and frames.
+    WebSocket,
 }
 
 /// Inputs grow no larger.
@@ -139,6 +141,30 @@ const TOPICS: &[&[u8]] = &[
     "\u{feff}".as_bytes(),
 ];
 
+const WEBSOCKET: &[&[u8]] = &[
+    b"\x82\x82\0\0\0\0\xc0\0",
+    b"\x02\x81\0\0\0\0\xc0",
+    b"\x80\x81\0\0\0\0\0",
+    b"\x81\x80\0\0\0\0",
+    b"\x88\x82\0\0\0\0\x03\xe8",
+    b"\x89\x80\0\0\0\0",
+    b"\x8a\x80\0\0\0\0",
+    b"\x82\xfe",
+    b"\x82\xff\0\0\0\0\0\0",
+    b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff",
+    b"\xc2",
+    b"\r\n",
+    b"\r\n\r\n",
+    b"GET /mqtt HTTP/1.1\r\n",
+    b"Connection: Upgrade\r\n",
+    b"Upgrade: websocket\r\n",
+    b"Sec-WebSocket-Protocol: mqtt\r\n",
+    b"Sec-WebSocket-Version: 13\r\n",
+    b"Origin: https://a.example\r\n",
+    b"HTTP/1.0",
+    b": ",
+];
+
 impl Shape {
     fn tokens(self) -> &'static [&'static [u8]] {
         match self {
@@ -146,6 +172,7 @@ impl Shape {
             Self::Protobuf => PROTOBUF,
             Self::Json => JSON,
             Self::Topics => TOPICS,
+            Self::WebSocket => WEBSOCKET,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The seed corpus, made from what real clients send. `cargo run -p fuzz -- --write-corpus` writes it.
 
 mod mqtt;
+mod websocket;
 
 use domain::{
     BootId, Code, EventBatch, EventState, FaultEvent, Field, Floor, Passengers, Reading, Seq, ServiceMode,
@@ -29,6 +30,7 @@ impl Seed {
 /// All seeds.
 pub fn all() -> Vec<Seed> {
     let mut seeds = mqtt::all();
+    seeds.extend(websocket::all());
     seeds.extend(protobuf());
     seeds.extend(json());
     seeds.extend(topics());

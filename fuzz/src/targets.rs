@@ -20,7 +20,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const ALL: [Target; 7] = [
+pub const ALL: [Target; 8] = [
     Target {
         name: "packets",
         run: broker::fuzzing::packets,
@@ -28,6 +28,7 @@ pub const ALL: [Target; 7] = [
         weight: 6,
     },
     Target { name: "connect", run: broker::fuzzing::connect, shape: Shape::Mqtt { head: 0 }, weight: 2 },
+    Target { name: "websocket", run: broker::fuzzing::websocket, shape: Shape::WebSocket, weight: 2 },
     Target { name: "telemetry", run: telemetry, shape: Shape::Protobuf, weight: 2 },
     Target { name: "event", run: event, shape: Shape::Protobuf, weight: 2 },
     Target { name: "telemetry_json", run: telemetry_json, shape: Shape::Json, weight: 2 },
