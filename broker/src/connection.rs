@@ -177,7 +177,7 @@ impl Client {
 fn refusal(reason: Reason) -> Option<&'static str> {
     match reason {
         Reason::NotAuthorized => Some("publish"),
-        Reason::Protocol => Some("protocol"),
+        Reason::Protocol | Reason::TopicAlias => Some("protocol"),
         Reason::TooLarge => Some("too_large"),
         Reason::ReceiveMaximum => Some("receive_maximum"),
         Reason::Revoked => Some("revoked"),
@@ -192,4 +192,21 @@ fn count_publish(qos: QoS, gate: &Shared) {
         QoS::AtLeastOnce => gate.metrics.publish_qos1.inc(),
         QoS::ExactlyOnce => gate.metrics.publish_qos2.inc(),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpStream;
+
+    fn bytes_of<'a, F>(_: impl FnOnce(TcpStream, Origin, Instant, &'a Arc<Shared>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What every connection costs beside its buffers and its socket; what is rare is boxed.
+    #[test]
+    fn a_connection_stays_small() {
+        let bytes = bytes_of(serve::<TcpStream>);
+        assert!(bytes <= 3_600, "{bytes}");
+    }
 }

@@ -476,4 +476,6 @@ impl Session {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

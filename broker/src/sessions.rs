@@ -49,8 +49,9 @@ pub(crate) struct DueWill {
 #[derive(Debug)]
 pub(crate) struct Sessions {
     by_client: HashMap<Arc<str>, Box<Stored>>,
-    /// When to look at which client: its expiry, and its will if that comes first.
-    by_time: BTreeSet<(i64, Arc<str>)>,
+    by_expiry: BTreeSet<(i64, Arc<str>)>,
+    /// Those with a will, by when it is due.
+    by_will: BTreeSet<(i64, Arc<str>)>,
     /// Those for which the hub collects.
     collecting: HashSet<Arc<str>>,
     len_max: usize,
@@ -62,7 +63,8 @@ impl Sessions {
     pub(crate) fn new(len_max: usize, collecting_max: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             by_client: HashMap::new(),
-            by_time: BTreeSet::new(),
+            by_expiry: BTreeSet::new(),
+            by_will: BTreeSet::new(),
             collecting: HashSet::new(),
             len_max,
             collecting_max,
@@ -77,15 +79,18 @@ impl Sessions {
         if stored.subscriber.is_some() {
             self.collecting.insert(Arc::clone(client_id));
         }
-        self.by_time.insert((stored.look_us(), Arc::clone(client_id)));
+        self.by_expiry.insert((stored.expires_us, Arc::clone(client_id)));
+        if let Some((_, due_us)) = &stored.will {
+            self.by_will.insert((*due_us, Arc::clone(client_id)));
+        }
         self.by_client.insert(Arc::clone(client_id), Box::new(stored));
         while self.by_client.len() > self.len_max {
-            let Some(first) = first_to_expire(self.by_client.iter()) else { break };
+            let Some((_, first)) = self.by_expiry.first().cloned() else { break };
             wills.extend(self.discard(&first, "evicted"));
         }
         while self.collecting.len() > self.collecting_max {
-            let collecting = self.collecting.iter().filter_map(|id| self.by_client.get_key_value(id));
-            let Some(first) = first_to_expire(collecting) else { break };
+            let expires_us = |id: &&Arc<str>| self.by_client.get(*id).map(|stored| stored.expires_us);
+            let Some(first) = self.collecting.iter().min_by_key(expires_us).cloned() else { break };
             wills.extend(self.discard(&first, "evicted"));
         }
         self.metrics.sessions.set(self.by_client.len() as i64);
@@ -96,7 +101,10 @@ impl Sessions {
     pub(crate) fn take(&mut self, client_id: &str) -> Option<Box<Stored>> {
         let (client_id, stored) = self.by_client.remove_entry(client_id)?;
         self.collecting.remove(&client_id);
-        self.by_time.remove(&(stored.look_us(), client_id));
+        if let Some((_, due_us)) = &stored.will {
+            self.by_will.remove(&(*due_us, Arc::clone(&client_id)));
+        }
+        self.by_expiry.remove(&(stored.expires_us, client_id));
         self.metrics.sessions.set(self.by_client.len() as i64);
         Some(stored)
     }
@@ -106,28 +114,27 @@ impl Sessions {
         let picked: Vec<_> = self.by_client.keys().filter(|id| concerned(id)).cloned().collect();
         for client_id in picked {
             let Some(stored) = self.by_client.get_mut(&client_id) else { continue };
-            self.by_time.remove(&(stored.look_us(), Arc::clone(&client_id)));
+            self.by_expiry.remove(&(stored.expires_us, Arc::clone(&client_id)));
             stored.expires_us = i64::MIN;
-            self.by_time.insert((stored.look_us(), client_id));
+            self.by_expiry.insert((i64::MIN, client_id));
         }
     }
 
     /// Discards what has expired or can no longer be resumed; answers with the wills that are due.
     pub(crate) fn due(&mut self, now_us: i64) -> Vec<DueWill> {
         let mut wills = Vec::new();
-        while let Some((look_us, client_id)) = self.by_time.first().cloned()
-            && look_us <= now_us
+        while let Some((expires_us, client_id)) = self.by_expiry.first().cloned()
+            && expires_us <= now_us
         {
-            let Some(stored) = self.by_client.get_mut(&client_id) else { break };
-            if stored.expires_us <= now_us {
-                wills.extend(self.discard(&client_id, "expired"));
-                continue;
-            }
-            self.by_time.pop_first();
+            wills.extend(self.discard(&client_id, "expired"));
+        }
+        while let Some((due_us, client_id)) = self.by_will.first().cloned()
+            && due_us <= now_us
+        {
+            self.by_will.pop_first();
+            let Some(stored) = self.by_client.get_mut(&client_id) else { continue };
             let epoch = stored.epoch;
-            let will = stored.will.take().map(|(will, _)| will);
-            self.by_time.insert((stored.look_us(), Arc::clone(&client_id)));
-            wills.extend(will.map(|will| DueWill { client_id, epoch, will }));
+            wills.extend(stored.will.take().map(|(will, _)| DueWill { client_id, epoch, will }));
         }
         let is_lost = |id: &&Arc<str>| {
             let subscriber = self.by_client.get(*id).and_then(|stored| stored.subscriber.as_ref());
@@ -144,17 +151,6 @@ impl Sessions {
         let (will, _) = stored.will?;
         Some(DueWill { client_id: Arc::clone(client_id), epoch: stored.epoch, will })
     }
-}
-
-impl Stored {
-    /// When there is something to do about it.
-    fn look_us(&self) -> i64 {
-        self.will.as_ref().map_or(self.expires_us, |(_, due_us)| self.expires_us.min(*due_us))
-    }
-}
-
-fn first_to_expire<'a>(sessions: impl Iterator<Item = (&'a Arc<str>, &'a Box<Stored>)>) -> Option<Arc<str>> {
-    sessions.min_by_key(|(_, stored)| stored.expires_us).map(|(id, _)| Arc::clone(id))
 }
 
 /// Looks after the sessions until the gate stops.

@@ -245,6 +245,40 @@ fn packet_ids_wrap_around_those_in_flight() {
     assert_eq!(session.send_retained(QoS::AtLeastOnce, QoS::AtLeastOnce), 2);
 }
 
+#[test]
+fn a_session_is_resumed_only_within_the_rights() {
+    let filters = vec![wanted("lift/v1/1/T1/a")];
+    let mut begun = session(Protocol::V5, PrincipalKind::Terminal);
+    feed(&mut begun, Packet::Subscribe { pkid: 1, filters, identifier: 0 });
+    let kept = begun.suspend(1, false);
+    let principal = |kind, filter| Principal {
+        kind,
+        publish: Vec::new(),
+        subscribe: vec![TopicFilter::new(filter).unwrap()],
+    };
+    assert!(kept.is_within(&principal(PrincipalKind::Terminal, "lift/v1/+/T1/#")));
+    assert!(!kept.is_within(&principal(PrincipalKind::Terminal, "lift/v1/+/T2/#")), "withdrawn");
+    assert!(!kept.is_within(&principal(PrincipalKind::Integration, "#")), "another kind of client");
+    assert!(!kept.needs_hub(), "terminals take no place at the hub");
+}
+
+#[test]
+fn an_alias_lost_with_a_dropped_publish_is_not_held_against_the_client() {
+    let aliased = |topic: &str| {
+        let Packet::Publish(publish) = publish_to(topic, QoS::AtMostOnce, 0) else { unreachable!() };
+        Packet::Publish(PublishPacket { alias: Some(1), ..publish })
+    };
+    let mut session = session(Protocol::V5, PrincipalKind::Terminal);
+    drop_unadmitted(&mut session, aliased("lift/v1/1/T1/x"));
+    assert_eq!(feed(&mut session, aliased("")), ["Deliver(AtMostOnce)"], "dropped after it was read");
+    session.dropped_unread(false);
+    let mut unknown = aliased("");
+    if let Packet::Publish(publish) = &mut unknown {
+        publish.alias = Some(2);
+    }
+    assert_eq!(feed(&mut session, unknown), ["Close(resend)"]);
+}
+
 fn any_qos() -> impl Strategy<Value = QoS> {
     prop_oneof![Just(QoS::AtMostOnce), Just(QoS::AtLeastOnce), Just(QoS::ExactlyOnce)]
 }

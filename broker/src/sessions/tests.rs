@@ -53,7 +53,7 @@ fn a_will_comes_when_its_delay_passes_or_the_session_ends() {
     assert!(sessions.due(9 * S).is_empty(), "once");
     assert_eq!(ids(&sessions.due(10 * S)), ["b"]);
     assert!(sessions.take("a").is_none() && sessions.take("c").is_none());
-    assert!(sessions.by_time.is_empty());
+    assert!(sessions.by_expiry.is_empty() && sessions.by_will.is_empty());
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn who_comes_back_in_time_finds_all_of_it() {
     sessions.put(&"a".into(), stored(10, Some(5)));
     let stored = sessions.take("a").unwrap();
     assert!(stored.will.is_some() && stored.epoch == 7);
-    assert!(sessions.due(100 * S).is_empty() && sessions.by_time.is_empty());
+    assert!(sessions.due(100 * S).is_empty() && sessions.by_expiry.is_empty() && sessions.by_will.is_empty());
     assert!(sessions.take("a").is_none());
 }
 
