@@ -25,7 +25,7 @@ enum Step {
 
 use Step::{Ack, Bye, Large, Ping, Publish, Release, Subscribe, Unsubscribe};
 
-const HISTORIES: [(&str, &[Step]); 17] = [
+const HISTORIES: [(&str, &[Step]); 18] = [
     ("qos0", &[Publish(OWN, 0, 0), Publish(OWN, 0, 0), Ping]),
     ("qos1", &[Publish(OWN, 1, 1), Publish(OWN, 1, 2), Publish(OWN, 1, 3), Bye]),
     (
@@ -65,6 +65,7 @@ const HISTORIES: [(&str, &[Step]); 17] = [
         &[Publish(OWN, 2, 1), Publish(OWN, 1, 2), Publish(OWN, 0, 0), Publish(OWN, 1, 3), Release(1)],
     ),
     ("down", &[Subscribe(1, &[DOWN]), Ping, Ack(1), Ping, Ack(2), Publish(OWN, 1, 9), Ack(3)]),
+    ("down_unread", &[Subscribe(1, &[DOWN]), Ping, Ping, Ping, Ping, Ping, Ping, Ping, Ack(2), Ping, Ping]),
     ("wide", &[Subscribe(1, &["#", "lift/#", "lift/v1/+/T1/#", "$share/g/x", "a#"]), Ping, Ack(1)]),
     (
         "own_filters",
@@ -84,9 +85,11 @@ const HISTORIES: [(&str, &[Step]); 17] = [
     ("large", &[Large(500), Large(513), Ping]),
 ];
 
-/// Version, kind, and when things happen: all at once and committed soon, or in pieces with failures.
-const HEADS: [[u8; HEAD - 1]; 2] = [
+/// When things happen: all at once and committed soon; with messages for the client and a break; in pieces with
+/// failures.
+const HEADS: [[u8; HEAD - 1]; 3] = [
     [0xFF, 1, 1, 0xFF, 1, 5, 3, 0xFF, 1, 7, 2, 0xFF, 1, 1, 13],
+    [0xFF, 1, 0x44, 0, 2, 0x44, 2, 1, 0x47, 0, 7, 0x44, 3, 1, 0x4C],
     [7, 0x10, 4, 31, 1, 0, 0x44, 0xFB, 3, 0x20, 5, 0x0C, 9, 64, 6],
 ];
 
@@ -94,8 +97,8 @@ pub(super) fn all() -> Vec<Seed> {
     let mut seeds = Vec::new();
     let mut put = |name: &str, version: u8, stream: &[u8]| {
         for (number, decisions) in HEADS.iter().enumerate() {
-            // Integrations in the second.
-            let mut bytes = vec![u8::from(version == 5) | (number as u8) << 1];
+            // Terminals and integrations by turns.
+            let mut bytes = vec![u8::from(version == 5) | (number as u8 & 1) << 1];
             bytes.extend(decisions);
             bytes.extend(stream);
             seeds.push(Seed::new("packets", format!("v{version}_{name}_{number}"), bytes));
