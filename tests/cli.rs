@@ -63,12 +63,6 @@ fn dev_refuses_a_public_address() {
 }
 
 #[test]
-fn without_dev_there_is_no_broker_yet() {
-    let error = serve(&[], &[]);
-    assert!(error.contains("--dev"), "{error}");
-}
-
-#[test]
 fn a_missing_database_says_how_to_give_one() {
     let error = serve(&[("LIFTWATCH_DATABASE__URL", "postgres://nobody@127.0.0.1:1/none")], &["--dev"]);
     assert!(error.contains("LIFTWATCH_DATABASE__URL"), "{error}");

@@ -20,20 +20,32 @@ pub(crate) struct Addresses {
     pub(crate) web: SocketAddr,
 }
 
-/// A running `liftwatch serve --dev`. Killed when dropped.
+/// A running `liftwatch serve`, with `--dev` unless it was guarded. Killed when dropped.
 pub(crate) struct Server {
     child: Child,
     folder: tempfile::TempDir,
     database_url: String,
+    how: How,
     pub(crate) addresses: Addresses,
 }
 
 impl Server {
     /// Starts one on free ports and waits until it is ready.
     pub(crate) async fn start(database_url: &str) -> Self {
+        let how = How { arguments: vec!["--dev"], variables: Vec::new() };
+        Self::start_as(database_url, how).await
+    }
+
+    /// Starts one without `--dev`, with further settings.
+    pub(crate) async fn guarded(database_url: &str, settings: &[(&'static str, &str)]) -> Self {
+        let variables = settings.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Self::start_as(database_url, How { arguments: Vec::new(), variables }).await
+    }
+
+    async fn start_as(database_url: &str, how: How) -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
-        let (child, addresses) = spawn(&folder, database_url, None).await;
-        Self { child, folder, database_url: database_url.to_owned(), addresses }
+        let (child, addresses) = spawn(&folder, database_url, &how, None).await;
+        Self { child, folder, database_url: database_url.to_owned(), how, addresses }
     }
 
     /// `kill -9`, and waits until it is gone.
@@ -44,7 +56,8 @@ impl Server {
 
     /// Starts it again after its end, on the same ports.
     pub(crate) async fn restart(&mut self) {
-        let (child, addresses) = spawn(&self.folder, &self.database_url, Some(&self.addresses)).await;
+        let (child, addresses) =
+            spawn(&self.folder, &self.database_url, &self.how, Some(&self.addresses)).await;
         self.child = child;
         self.addresses = addresses;
     }
@@ -89,9 +102,16 @@ pub(crate) fn binary() -> PathBuf {
     env!("CARGO_BIN_EXE_liftwatch").into()
 }
 
+/// Arguments and settings of a server.
+struct How {
+    arguments: Vec<&'static str>,
+    variables: Vec<(&'static str, String)>,
+}
+
 async fn spawn(
     folder: &tempfile::TempDir,
     database_url: &str,
+    how: &How,
     addresses: Option<&Addresses>,
 ) -> (Child, Addresses) {
     let ready = folder.path().join("ready.json");
@@ -101,8 +121,11 @@ async fn spawn(
     let free = "127.0.0.1:0".parse().expect("an address");
     let listen = |address: fn(&Addresses) -> SocketAddr| addresses.map_or(free, address).to_string();
     let mut child = Command::new(binary())
-        .args(["serve", "--dev", "--ready-file"])
+        .arg("serve")
+        .args(&how.arguments)
+        .arg("--ready-file")
         .arg(&ready)
+        .envs(how.variables.iter().map(|(name, value)| (name, value)))
         .env("LIFTWATCH_DATABASE__URL", database_url)
         .env("LIFTWATCH_BROKER__LISTEN", listen(|known| known.broker))
         .env("LIFTWATCH_DISPATCH__LISTEN", listen(|known| known.dispatch))

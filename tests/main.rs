@@ -1,5 +1,6 @@
 //! End-to-end and fault tests: real `liftwatch` processes, the real TimescaleDB, foreign MQTT clients.
 
+mod access;
 mod alarms;
 mod cli;
 mod faults;

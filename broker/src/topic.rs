@@ -57,6 +57,19 @@ impl TopicFilter {
         Ok(Self(text.into()))
     }
 
+    /// Parses a filter for the rights of a [`Principal`](crate::Principal), in which a level may end in `*`: it
+    /// selects every level that begins like it (`lift/v1/35*/#`), and covers a client's filter only where that
+    /// one names the level.
+    pub fn scope(text: &str) -> Result<Self, FilterError> {
+        let levels: Vec<String> = text
+            .split('/')
+            // No filter or topic of a client holds a NUL.
+            .map(|level| level.strip_suffix('*').map_or_else(|| level.to_owned(), |head| format!("{head}\0")))
+            .collect();
+        Self::new(text)?;
+        Ok(Self(levels.join("/").into()))
+    }
+
     /// The filter as written.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -122,10 +135,15 @@ fn covers(filter: &str, other: &str) -> bool {
         match (ours.next(), theirs.next()) {
             (Some("#"), _) | (None, None) => return true,
             (Some("+"), Some(level)) if level != "#" => {}
-            (Some(a), Some(b)) if a == b => {}
+            (Some(a), Some(b)) if a == b || begins(a, b) => {}
             _ => return false,
         }
     }
+}
+
+/// Whether `ours` is a level of [`TopicFilter::scope`] that selects `theirs`.
+fn begins(ours: &str, theirs: &str) -> bool {
+    ours.strip_suffix('\0').is_some_and(|head| theirs.starts_with(head) && !matches!(theirs, "+" | "#"))
 }
 
 /// Whether `topic` may be published to: not empty, no wildcard, no NUL.
@@ -200,6 +218,26 @@ mod tests {
         for (wide, narrow, expected) in cases {
             assert_eq!(filter(wide).covers(&filter(narrow)), expected, "{wide} {narrow}");
         }
+    }
+
+    #[test]
+    fn a_scope_covers_what_begins_like_it() {
+        let scope = TopicFilter::scope("lift/v1/35*/#").unwrap();
+        assert!(scope.matches("lift/v1/350102/T1/telemetry"));
+        assert!(!scope.matches("lift/v1/360102/T1/telemetry"));
+        for (narrow, expected) in [
+            ("lift/v1/350102/#", true),
+            ("lift/v1/350102/+/telemetry", true),
+            ("lift/v1/35*/#", true),
+            ("lift/v1/+/T1/telemetry", false),
+            ("lift/v1/#", false),
+            ("lift/v1/3/#", false),
+        ] {
+            assert_eq!(scope.covers(&filter(narrow)), expected, "{narrow}");
+        }
+        assert!(TopicFilter::scope("*/#").unwrap().covers(&filter("a/b")));
+        assert!(!TopicFilter::scope("*/#").unwrap().covers(&filter("+/b")));
+        assert!(!filter("lift/v1/35*/#").matches("lift/v1/350102/T1"), "a client's star is a character");
     }
 
     #[test]

@@ -109,7 +109,7 @@ pub struct Wiring<S> {
     /// From the broker, in the order of arrival.
     pub inbound: mpsc::Receiver<Inbound>,
     /// Which terminal serves which elevator.
-    pub registry: Registry,
+    pub registry: Arc<Registry>,
     /// One connection each; elevators are hashed to them.
     pub writers: Vec<Writer>,
     /// The rules.
@@ -163,7 +163,6 @@ impl Ingest {
         }
         let (unregistered, registrations) = mpsc::channel(1);
         let (registered_tx, mut registered) = mpsc::channel(1);
-        let registry = Arc::new(registry);
         tasks.spawn(register(registry.clone(), registrations, registered_tx));
 
         // Full: what changes meanwhile waits in the shell, the latest of each terminal only.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use alerting::engine::{Input, Thresholds, ThresholdsBook};
 use alerting::{Alerting, Clock, Handle};
 use anyhow::{Context, anyhow, bail};
-use broker::{BindError, Gate, GateConfig, Hub, HubConfig};
+use broker::{Authenticate, BindError, Gate, GateConfig, Hub, HubConfig};
 use domain::Receipt;
 use ingest::{Ingest, IngestConfig, IngestMetrics, IngestReceipt, Observed, Sink, Wiring};
 use prometheus_client::registry::Registry as MetricsRegistry;
@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::TakeAtWord;
+use crate::auth::{AuthMetrics, Gatekeeper, TakeAtWord, Watch};
 use crate::config::Config;
 use crate::database;
 
@@ -30,6 +30,9 @@ use crate::database;
 const STOP_WITHIN: Duration = Duration::from_secs(25);
 /// Messages between the gate and ingest. Full: the gate pauses reading.
 const INBOUND_QUEUE: usize = 8_192;
+
+/// Terminals that used a new secret and are still to be told to the store. Full: told at their next connect.
+const SETTLED_QUEUE: usize = 1_024;
 
 /// Between two rounds of maintenance of the store.
 const MAINTAIN_EVERY: Duration = Duration::from_mins(1);
@@ -138,20 +141,23 @@ impl App {
         let broker_metrics = broker::Metrics::register(metrics.sub_registry_with_prefix("broker"));
         let hub = Hub::start(HubConfig::default(), broker_metrics.clone());
         let (inbound_tx, inbound) = mpsc::channel(INBOUND_QUEUE);
+        let (settled_tx, settled) = mpsc::channel(SETTLED_QUEUE);
+        let keeper = match dev {
+            true => None,
+            false => Some(Arc::new(Gatekeeper::new(AuthMetrics::register(&mut metrics), settled_tx)?)),
+        };
+        let auth: Arc<dyn Authenticate> = match &keeper {
+            Some(keeper) => keeper.clone(),
+            None => Arc::new(TakeAtWord),
+        };
         let gate = match config.services.broker {
             true => Some(
-                Gate::bind(
-                    gate_config(config),
-                    Arc::new(TakeAtWord),
-                    inbound_tx,
-                    hub.clone(),
-                    broker_metrics.clone(),
-                )
-                .await
-                .map_err(|error| match error {
-                    BindError::Address { address, source } => taken("broker.listen", address, &source),
-                    error => error.into(),
-                })?,
+                Gate::bind(gate_config(config), auth, inbound_tx, hub.clone(), broker_metrics.clone())
+                    .await
+                    .map_err(|error| match error {
+                        BindError::Address { address, source } => taken("broker.listen", address, &source),
+                        BindError::Tls(error) => error.into(),
+                    })?,
             ),
             false => None,
         };
@@ -177,13 +183,24 @@ impl App {
         };
         let (store_up, store_is_up) = watch::channel(true);
         if let Some(gate) = gate {
-            let registry = Registry::load(&database).await?;
+            let registry = Arc::new(Registry::load(&database).await?);
             let writers =
                 (0..config.ingest.writers).map(|_| Writer::new(&database, totals.store.clone())).collect();
             let control = gate.control();
             let arrival_start = database.run_begin(env!("CARGO_PKG_VERSION")).await?;
             let now = time::OffsetDateTime::now_utc().into();
             let (listening, _) = mpsc::channel(1);
+            if let Some(keeper) = keeper {
+                let (database, registry) = (database.clone(), registry.clone());
+                let watch = Watch { database, registry, gate: control.clone(), keeper, settled };
+                watch.prime().await.context("who may connect cannot be read")?;
+                advise(config, &watch.registry);
+                let stop = stops.edges.clone();
+                edges.spawn(async move {
+                    watch.run(stop).await;
+                    ("access watch", Ok(()))
+                });
+            }
             let wiring = Wiring {
                 presence: database.presence_begin(arrival_start, now).await?,
                 database: database.clone(),
@@ -331,6 +348,20 @@ async fn maintain(database: &Database, stop: CancellationToken) {
         if let Some(Err(error)) = stop.run_until_cancelled(database.maintenance_run(now)).await {
             tracing::warn!(error = %error, "maintenance of the store failed; it is tried again");
         }
+    }
+}
+
+/// What an operator should know of how terminals reach this server.
+fn advise(config: &Config, registry: &Registry) {
+    let listen = config.broker.listen;
+    if !listen.ip().to_canonical().is_loopback() {
+        tracing::warn!(
+            %listen,
+            "broker.listen is open to the network without TLS: secrets and readings pass in clear; prefer broker.tls_listen"
+        );
+    }
+    if registry.is_empty() {
+        tracing::warn!("no terminal is registered: add one with 'liftwatch terminal add ID --area 350102'");
     }
 }
 

@@ -1,70 +1,55 @@
-//! Who may connect. So far only `--dev`: no passwords, loopback only.
+//! Who may connect, and as what.
+//!
+//! Owns the decision on every CONNECT. A terminal proves its id by a client certificate (common name = client id)
+//! or by its secret; an integration account by its password. What may connect lies in memory, read from the store
+//! and kept fresh by [`Watch`], so that terminals connect while the database is away. Promises: a refusal tells a
+//! client no more than the protocol's reason code, and an unknown id costs the same work as a known one.
 
-use broker::{AuthFuture, Authenticate, ConnectInfo, Principal, PrincipalKind, Refusal, TopicFilter};
-use domain::TerminalId;
+mod dev;
+mod keeper;
+mod lane;
+mod metrics;
+mod rights;
+pub(crate) mod secret;
+mod throttle;
+mod watch;
 
-/// Takes everybody at their word. A client id that begins with `integration`, a user name `integration`, or
-/// no client id at all makes an integration, which reads everything and publishes nothing; any other client
-/// id is a terminal, which publishes and subscribes under its own id.
-#[derive(Debug)]
-pub(crate) struct TakeAtWord;
+pub(crate) use dev::TakeAtWord;
+pub(crate) use keeper::Gatekeeper;
+pub(crate) use metrics::AuthMetrics;
+pub(crate) use watch::Watch;
 
-impl Authenticate for TakeAtWord {
-    fn authenticate<'a>(&'a self, info: &'a ConnectInfo) -> AuthFuture<'a> {
-        Box::pin(async move { principal(info) })
-    }
+/// Whether this can be the name of an account: part of every client id of the account, up to the first `-` or
+/// `/`, which is why it holds neither.
+pub(crate) fn is_account_name(name: &str) -> bool {
+    let mut letters = name.bytes();
+    (1..=32).contains(&name.len())
+        // What the gate names clients that come without an id.
+        && name != "anonymous"
+        && letters.next().is_some_and(|first| first.is_ascii_lowercase())
+        && letters.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'.'))
 }
 
-fn principal(info: &ConnectInfo) -> Result<Principal, Refusal> {
-    let integration = info.generated_id
-        || info.client_id.starts_with("integration")
-        || info.username.as_deref() == Some("integration");
-    let filter = |text: &str| TopicFilter::new(text).map_err(|_| Refusal::BadClientId);
-    if integration {
-        return Ok(Principal {
-            kind: PrincipalKind::Integration,
-            publish: Vec::new(),
-            subscribe: vec![filter("lift/v1/#")?],
-        });
-    }
-    let terminal_id = TerminalId::new(&info.client_id).map_err(|_| Refusal::BadClientId)?;
-    let own = filter(&format!("lift/v1/+/{terminal_id}/#"))?;
-    Ok(Principal { kind: PrincipalKind::Terminal, publish: vec![own.clone()], subscribe: vec![own] })
+/// The account that a client id belongs to, if it belongs to one.
+fn account_part(client_id: &str) -> &str {
+    client_id.split(['-', '/']).next().unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use broker::Protocol;
 
-    fn info(client_id: &str) -> ConnectInfo {
-        ConnectInfo {
-            client_id: client_id.to_owned(),
-            generated_id: false,
-            username: None,
-            password: None,
-            origin: broker::Origin {
-                peer: "127.0.0.1:1".parse().unwrap(),
-                transport: broker::Transport::Tcp,
-                certificate: None,
-            },
-            protocol: Protocol::V311,
+    #[test]
+    fn a_client_id_belongs_to_one_account() {
+        for (id, account) in [("board", "board"), ("board-1", "board"), ("board/a-b", "board"), ("-x", "")] {
+            assert_eq!(account_part(id), account);
         }
-    }
-
-    #[test]
-    fn a_terminal_speaks_under_its_own_id_only() {
-        let terminal = principal(&info("t1")).unwrap();
-        assert_eq!(terminal.kind, PrincipalKind::Terminal);
-        assert!(terminal.publish[0].matches("lift/v1/350102/t1/telemetry"));
-        assert!(!terminal.publish[0].matches("lift/v1/350102/t2/telemetry"));
-        assert_eq!(principal(&info("a/b")).unwrap_err(), Refusal::BadClientId);
-        assert_eq!(principal(&info("t+")).unwrap_err(), Refusal::BadClientId);
-    }
-
-    #[test]
-    fn an_integration_publishes_nothing() {
-        let integration = principal(&info("integration-1")).unwrap();
-        assert_eq!((integration.kind, integration.publish.len()), (PrincipalKind::Integration, 0));
+        for good in ["a", "city_board", "x.y2"] {
+            assert!(is_account_name(good), "{good}");
+            assert_eq!(account_part(good), good);
+        }
+        for bad in ["", "a-b", "a/b", "Board", "1a", "anonymous", "电梯", &"x".repeat(33)] {
+            assert!(!is_account_name(bad), "{bad}");
+        }
     }
 }

@@ -1,10 +1,14 @@
 //! The command line: what can be asked, and who answers.
 
+mod access;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use simulator::Rate;
+
+pub(crate) use access::{AccountCommand, Region, SecretArgs, TerminalCommand};
 
 /// Watches elevators and gets trapped people out fast.
 ///
@@ -13,6 +17,7 @@ use simulator::Rate;
 ///
 /// First look:            liftwatch demo
 /// A server to try:       liftwatch serve --dev
+/// A server for real:     liftwatch terminal add t1 --area 350102, then liftwatch serve
 /// Publish by hand:       mosquitto_pub -i t1 -q 1 -t lift/v1/350102/t1/telemetry.json -m '{...}'
 /// Watch the alarms:      liftwatch dispatch watch
 #[derive(Debug, Parser)]
@@ -37,6 +42,12 @@ pub(crate) enum Command {
     /// Watch and acknowledge alarms, as a dispatch centre does
     #[command(subcommand)]
     Dispatch(DispatchCommand),
+    /// Register terminals, and give and take their secrets
+    #[command(subcommand)]
+    Terminal(TerminalCommand),
+    /// Accounts of other systems and dashboards, which may read
+    #[command(subcommand)]
+    Account(AccountCommand),
     /// The private TimescaleDB that Liftwatch keeps where no URL is configured
     #[command(subcommand)]
     Db(DbCommand),

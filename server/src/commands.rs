@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Cli, Command, DbCommand, DispatchCommand, ServeArgs};
 use crate::config::{Config, LogFormat};
-use crate::{app, database, demo, dispatch, logging, traffic};
+use crate::{account, app, database, demo, dispatch, logging, terminal, traffic};
 
 /// Runs it. 0: done; 1: it failed, and standard error says why; 2: the command line or the configuration is
 /// wrong.
@@ -52,6 +52,14 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
             traffic::replay(arguments, stop_on_signal()?).await?;
         }
         Command::Dispatch(command) => dispatch_command(command).await?,
+        Command::Terminal(command) => {
+            quiet_log()?;
+            terminal::run(command).await?;
+        }
+        Command::Account(command) => {
+            quiet_log()?;
+            account::run(command).await?;
+        }
         Command::Db(command) => db(command).await?,
         Command::CheckConfig(arguments) => {
             load(arguments.config.as_deref())?;

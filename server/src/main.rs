@@ -1,5 +1,6 @@
 //! `liftwatch`: the one binary. Reads the command line, runs the command, says what went wrong.
 
+mod account;
 mod app;
 mod auth;
 mod cli;
@@ -9,6 +10,7 @@ mod database;
 mod demo;
 mod dispatch;
 mod logging;
+mod terminal;
 mod traffic;
 
 use std::process::ExitCode;

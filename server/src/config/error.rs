@@ -63,12 +63,6 @@ pub(crate) enum ConfigError {
         /// Why, and what is allowed.
         reason: String,
     },
-    /// This version starts its broker under `--dev` only.
-    #[error(
-        "this version has no credentials for terminals yet, so its broker starts on loopback addresses \
-         only: add --dev, or set services.broker and services.alerting to false"
-    )]
-    DevOnly,
 }
 
 fn hint(nearest: Option<&str>) -> String {
