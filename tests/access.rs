@@ -1,6 +1,7 @@
 //! Who may connect: secrets, accounts, and changes while the server runs.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use store::testing::{TestCluster, TestDatabase};
@@ -250,6 +251,91 @@ async fn thousands_are_imported_at_once_or_not_at_all() {
     let (id, secret) = secrets.lines().last().and_then(|line| line.split_once(',')).expect("a secret");
     assert!(publishes(broker, id, secret, id, &reading(1)).await);
     assert!(publishes(broker, "t7", "a secret of its own", "t7", &reading(1)).await);
+}
+
+/// Folder, certificate and key of a terminal as arguments of mosquitto's programs.
+fn certificate(pki: &Path, authority: &Path, id: &str) -> Vec<String> {
+    let file = |folder: &Path, name: &str| folder.join(name).to_str().expect("UTF-8").to_owned();
+    let mut arguments = vec!["--cafile".to_owned(), file(authority, "ca.pem")];
+    for (option, ending) in [("--cert", "pem"), ("--key", "key")] {
+        arguments.extend([option.to_owned(), file(pki, &format!("terminals/{id}.{ending}"))]);
+    }
+    arguments
+}
+
+#[tokio::test]
+async fn certificates_of_our_own_authority_are_proof_until_revoked() {
+    let database = TestDatabase::new().await;
+    let url = database.url();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (pki, other) = (folder.path().join("pki"), folder.path().join("other"));
+    let (dir, other_dir) = (pki.to_str().expect("UTF-8"), other.to_str().expect("UTF-8"));
+    let printed = admin(url, &["pki", "init", "--dir", dir]);
+    admin(url, &["pki", "issue", "t1", "t2", "--dir", dir]);
+    let again = run_admin(url, &["pki", "issue", "t1", "--dir", dir]);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("--renew"), "{again:?}");
+    admin(url, &["pki", "init", "--dir", other_dir]);
+    admin(url, &["pki", "issue", "t1", "--dir", other_dir]);
+    for id in ["t1", "t2"] {
+        admin(url, &["terminal", "add", id, "--area", AREA, "--no-secret"]);
+    }
+    let secret = admin(url, &["terminal", "add", "t3", "--area", AREA]);
+    // What init prints is a configuration.
+    let file = folder.path().join("liftwatch.toml");
+    std::fs::write(&file, printed).expect("write");
+    admin(url, &["check-config", "--config", file.to_str().expect("UTF-8")]);
+
+    let path = |name: &str| pki.join(name).to_str().expect("UTF-8").to_owned();
+    let settings = [
+        ("LIFTWATCH_BROKER__TLS_LISTEN", "127.0.0.1:0"),
+        ("LIFTWATCH_BROKER__TLS__CERTIFICATE", &path("server.pem")),
+        ("LIFTWATCH_BROKER__TLS__KEY", &path("server.key")),
+        ("LIFTWATCH_BROKER__TLS__CLIENT_CA", &path("ca.pem")),
+        ("LIFTWATCH_BROKER__TLS__CRL", &path("crl.pem")),
+    ];
+    let server = Server::guarded(url, &settings).await;
+    let broker = server.addresses.broker_tls.expect("a TLS listener");
+    let publish = async |proof: &[String], id: &str, topic_id: &str, seq: u32| {
+        let (topic, payload) = (format!("lift/v1/{AREA}/{topic_id}/telemetry.json"), reading(seq));
+        let proof: Vec<&str> = proof.iter().map(String::as_str).collect();
+        let message = ["-i", id, "-q", "1", "-t", &topic, "-m", &payload];
+        mosquitto("mosquitto_pub", broker, &[&proof[..], &message].concat()).await.status.success()
+    };
+    let (first, second) = (certificate(&pki, &pki, "t1"), certificate(&pki, &pki, "t2"));
+
+    assert!(publish(&first, "t1", "t1", 1).await);
+    assert_eq!(count(url, "SELECT count(*) FROM telemetry WHERE floor = '3'").await, 1);
+    assert!(!publish(&first, "t2", "t2", 2).await, "another's client id");
+    assert!(!publish(&first, "t1", "t2", 2).await, "another's topic");
+    assert!(!publish(&certificate(&other, &pki, "t1"), "t1", "t1", 2).await, "another authority's");
+    assert!(!publish(&certificate(&pki, &other, "t1"), "t1", "t1", 2).await, "the client refuses the server");
+    let alone = ["--cafile".to_owned(), path("ca.pem")];
+    assert!(!publish(&alone, "t1", "t1", 2).await, "no proof");
+    let by_secret = [&alone[..], &["-u", "t3", "-P", &secret].map(ToOwned::to_owned)].concat();
+    assert!(publish(&by_secret, "t3", "t3", 1).await, "a secret will do");
+    assert_eq!(count(url, "SELECT count(*) FROM telemetry").await, 2);
+
+    let mut live = tokio::process::Command::new("mosquitto_sub")
+        .args(["-h", "127.0.0.1", "-p", &broker.port().to_string(), "-i", "t1"])
+        .args(["-t", "lift/v1/350102/t1/down"])
+        .args(&first)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("mosquitto_sub runs");
+    let connected = async |count: u32| {
+        let (_, metrics) = server.get("/metrics").await;
+        metrics.contains(&format!("liftwatch_broker_connected {count}\n")).then_some(())
+    };
+    eventually("the terminal is connected", async || connected(1).await).await;
+    admin(url, &["pki", "revoke", "t1", "--dir", dir]);
+    eventually("its connection ends and no other comes", async || connected(0).await).await;
+    let _ = live.kill().await;
+    assert!(!publish(&first, "t1", "t1", 3).await, "revoked");
+    assert!(publish(&second, "t2", "t2", 1).await, "the other one is not");
+    admin(url, &["pki", "issue", "t1", "--dir", dir]);
+    assert!(publish(&certificate(&pki, &pki, "t1"), "t1", "t1", 3).await, "a new one is good");
 }
 
 #[tokio::test]

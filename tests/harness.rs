@@ -16,6 +16,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Addresses {
     pub(crate) broker: SocketAddr,
+    pub(crate) broker_tls: Option<SocketAddr>,
     pub(crate) dispatch: SocketAddr,
     pub(crate) web: SocketAddr,
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use alerting::engine::{Input, Thresholds, ThresholdsBook};
 use alerting::{Alerting, Clock, Handle};
 use anyhow::{Context, anyhow, bail};
-use broker::{Authenticate, BindError, Gate, GateConfig, Hub, HubConfig};
+use broker::{Authenticate, BindError, Gate, Hub, HubConfig};
 use domain::Receipt;
 use ingest::{Ingest, IngestConfig, IngestMetrics, IngestReceipt, Observed, Sink, Wiring};
 use prometheus_client::registry::Registry as MetricsRegistry;
@@ -42,6 +42,10 @@ const MAINTAIN_EVERY: Duration = Duration::from_mins(1);
 pub(crate) struct Addresses {
     /// MQTT.
     pub(crate) broker: Option<SocketAddr>,
+    /// MQTT over TLS.
+    pub(crate) broker_tls: Option<SocketAddr>,
+    /// MQTT over WebSocket.
+    pub(crate) broker_websocket: Option<SocketAddr>,
     /// gRPC.
     pub(crate) dispatch: Option<SocketAddr>,
     /// HTTP.
@@ -152,10 +156,12 @@ impl App {
         };
         let gate = match config.services.broker {
             true => Some(
-                Gate::bind(gate_config(config), auth, inbound_tx, hub.clone(), broker_metrics.clone())
+                Gate::bind(config.broker.gate(), auth, inbound_tx, hub.clone(), broker_metrics.clone())
                     .await
                     .map_err(|error| match error {
-                        BindError::Address { address, source } => taken("broker.listen", address, &source),
+                        BindError::Address { address, source } => {
+                            taken(config.listener_at(address), address, &source)
+                        }
                         BindError::Tls(error) => error.into(),
                     })?,
             ),
@@ -163,6 +169,8 @@ impl App {
         };
         let addresses = Addresses {
             broker: gate.as_ref().and_then(Gate::local_addr),
+            broker_tls: gate.as_ref().and_then(|gate| gate.addresses().tls),
+            broker_websocket: gate.as_ref().and_then(|gate| gate.addresses().websocket),
             dispatch: dispatch_listener.as_ref().map(TcpListener::local_addr).transpose()?,
             web: web_listener.as_ref().map(TcpListener::local_addr).transpose()?,
         };
@@ -353,8 +361,7 @@ async fn maintain(database: &Database, stop: CancellationToken) {
 
 /// What an operator should know of how terminals reach this server.
 fn advise(config: &Config, registry: &Registry) {
-    let listen = config.broker.listen;
-    if !listen.ip().to_canonical().is_loopback() {
+    if let Some(listen) = config.broker.listen.filter(|listen| !listen.ip().to_canonical().is_loopback()) {
         tracing::warn!(
             %listen,
             "broker.listen is open to the network without TLS: secrets and readings pass in clear; prefer broker.tls_listen"
@@ -362,16 +369,6 @@ fn advise(config: &Config, registry: &Registry) {
     }
     if registry.is_empty() {
         tracing::warn!("no terminal is registered: add one with 'liftwatch terminal add ID --area 350102'");
-    }
-}
-
-fn gate_config(config: &Config) -> GateConfig {
-    GateConfig {
-        listen: Some(config.broker.listen),
-        connections_max: config.broker.connections_max,
-        unacked_max: u16::try_from(config.broker.unacked_max).unwrap_or(u16::MAX),
-        budget_bytes: config.broker.budget_bytes.as_usize(),
-        ..GateConfig::default()
     }
 }
 

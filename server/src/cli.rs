@@ -1,6 +1,7 @@
 //! The command line: what can be asked, and who answers.
 
 mod access;
+mod pki;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use simulator::Rate;
 
 pub(crate) use access::{AccountCommand, Region, SecretArgs, TerminalCommand};
+pub(crate) use pki::PkiCommand;
 
 /// Watches elevators and gets trapped people out fast.
 ///
@@ -42,6 +44,9 @@ pub(crate) enum Command {
     /// Watch and acknowledge alarms, as a dispatch centre does
     #[command(subcommand)]
     Dispatch(DispatchCommand),
+    /// A certificate authority: TLS for the server, certificates for terminals
+    #[command(subcommand)]
+    Pki(PkiCommand),
     /// Register terminals, and give and take their secrets
     #[command(subcommand)]
     Terminal(TerminalCommand),

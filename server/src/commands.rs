@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Cli, Command, DbCommand, DispatchCommand, ServeArgs};
 use crate::config::{Config, LogFormat};
-use crate::{account, app, database, demo, dispatch, logging, terminal, traffic};
+use crate::{account, app, database, demo, dispatch, logging, pki, terminal, traffic};
 
 /// Runs it. 0: done; 1: it failed, and standard error says why; 2: the command line or the configuration is
 /// wrong.
@@ -52,6 +52,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
             traffic::replay(arguments, stop_on_signal()?).await?;
         }
         Command::Dispatch(command) => dispatch_command(command).await?,
+        Command::Pki(command) => pki::run(command)?,
         Command::Terminal(command) => {
             quiet_log()?;
             terminal::run(command).await?;
@@ -126,6 +127,8 @@ async fn serve(arguments: ServeArgs) -> anyhow::Result<()> {
     }
     tracing::info!(
         broker = addresses.broker.map(tracing::field::display),
+        broker_tls = addresses.broker_tls.map(tracing::field::display),
+        broker_websocket = addresses.broker_websocket.map(tracing::field::display),
         dispatch = addresses.dispatch.map(tracing::field::display),
         web = addresses.web.map(tracing::field::display),
         "ready"

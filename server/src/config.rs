@@ -6,6 +6,7 @@
 //!
 //! Order: defaults, then the file, then variables `LIFTWATCH_<SECTION>__<KEY>`; the later wins.
 
+mod broker;
 mod bytes;
 mod checks;
 mod error;
@@ -26,6 +27,7 @@ use figment::Figment;
 use figment::providers::Serialized;
 use serde::{Deserialize, Serialize};
 
+use broker::Broker;
 pub(crate) use bytes::ByteSize;
 pub(crate) use error::ConfigError;
 use overlay::Overlay;
@@ -77,26 +79,6 @@ pub(crate) struct Database {
     pub(crate) home: Option<PathBuf>,
     /// Connections for queries; writers and alarms hold their own.
     pub(crate) connections_max: u32,
-}
-
-/// `[broker]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Broker {
-    /// MQTT over TCP.
-    #[serde(with = "source::listen")]
-    pub(crate) listen: SocketAddr,
-    /// MQTT over TLS: reserved, refused by this version.
-    #[serde(with = "source::listen_option")]
-    pub(crate) tls_listen: Option<SocketAddr>,
-    /// Connections at once.
-    pub(crate) connections_max: usize,
-    /// Unacknowledged messages per connection.
-    pub(crate) unacked_max: usize,
-    /// Payload bytes of all unacknowledged messages together.
-    pub(crate) budget_bytes: ByteSize,
-    /// Largest payload that is decoded.
-    pub(crate) payload_bytes_max: ByteSize,
 }
 
 /// `[dispatch]`
@@ -189,19 +171,6 @@ impl Default for Services {
 impl Default for Database {
     fn default() -> Self {
         Self { url: None, home: None, connections_max: 16 }
-    }
-}
-
-impl Default for Broker {
-    fn default() -> Self {
-        Self {
-            listen: loopback(1883),
-            tls_listen: None,
-            connections_max: 60_000,
-            unacked_max: 1_000,
-            budget_bytes: ByteSize::mib(256),
-            payload_bytes_max: ByteSize(domain::limits::PAYLOAD_BYTES_MAX as u64),
-        }
     }
 }
 

@@ -54,7 +54,8 @@ async fn play(
     cancel: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
     let mut config = Config::default();
-    for listen in [&mut config.broker.listen, &mut config.dispatch.listen, &mut config.web.listen] {
+    config.broker.listen = Some((std::net::Ipv4Addr::LOCALHOST, 0).into());
+    for listen in [&mut config.dispatch.listen, &mut config.web.listen] {
         listen.set_port(0);
     }
     config.check_dev()?;

@@ -10,6 +10,7 @@ mod database;
 mod demo;
 mod dispatch;
 mod logging;
+mod pki;
 mod terminal;
 mod traffic;
 

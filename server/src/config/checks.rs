@@ -37,6 +37,7 @@ impl Config {
             ByteSize(1 << 10),
             ByteSize::mib(1),
         )?;
+        self.check_limits()?;
         within("ingest.batch_rows_max", self.ingest.batch_rows_max, 1, 50_000)?;
         within("ingest.writers", self.ingest.writers, 1, 64)?;
         within("ingest.queue_len", self.ingest.queue_len, 1, 1_000_000)?;
@@ -82,10 +83,7 @@ impl Config {
     }
 
     fn check_listeners(&self) -> Result<(), Fault> {
-        if self.broker.tls_listen.is_some() {
-            let reason = "is not in this version: TLS comes with the next one; leave it out".to_owned();
-            return Err(Fault { key: "broker.tls_listen", reason });
-        }
+        self.check_tls()?;
         let listeners = self.listeners();
         for (index, (key, at)) in listeners.iter().enumerate() {
             let clash = listeners[..index].iter().find(|(_, other)| other == at && at.port() != 0);
@@ -96,14 +94,98 @@ impl Config {
         Ok(())
     }
 
+    /// What is said of TLS and WebSocket fits together.
+    fn check_tls(&self) -> Result<(), Fault> {
+        let (broker, tls) = (&self.broker, &self.broker.tls);
+        let fault = |key, reason: &str| Err(Fault { key, reason: reason.to_owned() });
+        let pair = tls.certificate.is_some() && tls.key.is_some();
+        if broker.tls_listen.is_some() && !pair {
+            let reason = "needs certificate and key under [broker.tls]: 'liftwatch pki init' makes them";
+            return fault("broker.tls_listen", reason);
+        }
+        if broker.websocket.tls && !pair {
+            return fault("broker.websocket.tls", "needs certificate and key under [broker.tls]");
+        }
+        if tls.crl.is_some() && tls.client_ca.is_none() {
+            return fault("broker.tls.crl", "revokes certificates of client_ca, which is not given");
+        }
+        if tls.client_certificates == super::broker::Certificates::Required && tls.client_ca.is_none() {
+            return fault(
+                "broker.tls.client_certificates",
+                "is required, but client_ca, which issues them, is not given",
+            );
+        }
+        if !broker.websocket.path.starts_with('/') {
+            return fault("broker.websocket.path", "must begin with /, such as /mqtt");
+        }
+        if self.services.broker && self.gate_listeners().is_empty() {
+            return fault(
+                "broker.listen",
+                "is off, and no other listener of the broker is set: nobody could connect",
+            );
+        }
+        let wrong = broker.limits.trusted.iter().find(|text| super::broker::network(text).is_none());
+        match wrong {
+            Some(text) => {
+                let reason = format!("holds '{text}', but must hold networks such as 10.0.0.0/8");
+                Err(Fault { key: "broker.limits.trusted", reason })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_limits(&self) -> Result<(), Fault> {
+        let limits = &self.broker.limits;
+        for (key, value) in [
+            ("broker.limits.address_connections_max", limits.address_connections_max),
+            ("broker.limits.address_connects_per_s", limits.address_connects_per_s),
+            ("broker.limits.address_connects_burst", limits.address_connects_burst),
+            ("broker.limits.address_failures_max", limits.address_failures_max),
+            ("broker.limits.client_failures_max", limits.client_failures_max),
+            ("broker.limits.client_connects_per_min", limits.client_connects_per_min),
+            ("broker.limits.client_connects_burst", limits.client_connects_burst),
+            ("broker.limits.client_messages_per_s", limits.client_messages_per_s),
+            ("broker.limits.client_messages_burst", limits.client_messages_burst),
+        ] {
+            within(key, value, 1, 10_000_000)?;
+        }
+        for (key, value) in [
+            ("broker.limits.failures_window_s", limits.failures_window_s),
+            ("broker.limits.failures_pause_s", limits.failures_pause_s),
+            ("broker.limits.client_slowed_max_s", limits.client_slowed_max_s),
+        ] {
+            within(key, value, 1, 7 * 86_400)?;
+        }
+        let (least, most) = (ByteSize(1 << 10), ByteSize::mib(1 << 10));
+        within("broker.limits.client_bytes_per_s", limits.client_bytes_per_s, least, most)?;
+        within("broker.limits.client_bytes_burst", limits.client_bytes_burst, least, most)
+    }
+
     /// The listeners of the services that run.
     fn listeners(&self) -> Vec<(&'static str, SocketAddr)> {
+        let mut all = if self.services.broker { self.gate_listeners() } else { Vec::new() };
+        if self.services.alerting {
+            all.push(("dispatch.listen", self.dispatch.listen));
+        }
+        if self.services.web {
+            all.push(("web.listen", self.web.listen));
+        }
+        all
+    }
+
+    /// The listeners of the broker.
+    fn gate_listeners(&self) -> Vec<(&'static str, SocketAddr)> {
         let all = [
-            (self.services.broker, "broker.listen", self.broker.listen),
-            (self.services.alerting, "dispatch.listen", self.dispatch.listen),
-            (self.services.web, "web.listen", self.web.listen),
+            ("broker.listen", self.broker.listen),
+            ("broker.tls_listen", self.broker.tls_listen),
+            ("broker.websocket.listen", self.broker.websocket.listen),
         ];
-        all.into_iter().filter(|(runs, ..)| *runs).map(|(_, key, at)| (key, at)).collect()
+        all.into_iter().filter_map(|(key, at)| Some((key, at?))).collect()
+    }
+
+    /// Whose listener an address is.
+    pub(crate) fn listener_at(&self, at: SocketAddr) -> &'static str {
+        self.gate_listeners().iter().find(|(_, known)| *known == at).map_or("broker.listen", |(key, _)| key)
     }
 
     /// `--dev` has no passwords, so it must not be reachable: every listener is a loopback address.

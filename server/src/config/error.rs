@@ -152,14 +152,25 @@ pub(super) fn known_keys() -> Vec<String> {
     let mut config = Config::default();
     config.database.url = Some(String::new());
     config.database.home = Some(PathBuf::new());
-    config.broker.tls_listen = Some(config.broker.listen);
+    config.broker.tls_listen = Some(config.web.listen);
+    config.broker.websocket.listen = Some(config.web.listen);
+    let tls = &mut config.broker.tls;
+    for path in [&mut tls.certificate, &mut tls.key, &mut tls.client_ca, &mut tls.crl] {
+        *path = Some(PathBuf::new());
+    }
     let table = toml::Table::try_from(config).unwrap_or_default();
-    let keys = |(section, value): (String, toml::Value)| {
-        let names: Vec<String> = match value {
-            toml::Value::Table(table) => table.keys().map(|name| format!("{section}.{name}")).collect(),
-            _ => vec![section],
-        };
-        names
-    };
-    table.into_iter().flat_map(keys).collect()
+    let mut keys = Vec::new();
+    flatten("", &table, &mut keys);
+    keys
+}
+
+fn flatten(prefix: &str, table: &toml::Table, keys: &mut Vec<String>) {
+    for (name, value) in table {
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        match value {
+            // A table that is empty by default is a setting itself.
+            toml::Value::Table(inner) if !inner.is_empty() => flatten(&key, inner, keys),
+            _ => keys.push(key),
+        }
+    }
 }

@@ -92,6 +92,60 @@ pub(super) mod listen {
     }
 }
 
+/// The same for a listener that can be switched off.
+pub(super) mod listen_or_off {
+    use std::net::SocketAddr;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    const OFF: &str = "off";
+
+    #[allow(clippy::ref_option)] // the signature is serde's
+    pub(in crate::config) fn serialize<S: Serializer>(
+        at: &Option<SocketAddr>,
+        out: S,
+    ) -> Result<S::Ok, S::Error> {
+        match at {
+            Some(at) => out.collect_str(at),
+            None => out.serialize_str(OFF),
+        }
+    }
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<SocketAddr>, D::Error> {
+        let text = String::deserialize(from)?;
+        if text == OFF { Ok(None) } else { super::parse_listen(&text).map(Some) }
+    }
+}
+
+/// A list of texts; in a variable, where there are no lists, with commas between them.
+pub(super) fn words<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    struct Words;
+    impl<'de> serde::de::Visitor<'de> for Words {
+        type Value = Vec<String>;
+        fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            out.write_str("a list of texts such as [\"a\", \"b\"]")
+        }
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vec<String>, E> {
+            Ok(text
+                .split(',')
+                .map(str::trim)
+                .filter(|word| !word.is_empty())
+                .map(ToOwned::to_owned)
+                .collect())
+        }
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
+            let mut words = Vec::new();
+            while let Some(word) = list.next_element()? {
+                words.push(word);
+            }
+            Ok(words)
+        }
+    }
+    from.deserialize_any(Words)
+}
+
 /// The same for a listener that may be left out.
 pub(super) mod listen_option {
     use std::net::SocketAddr;

@@ -16,7 +16,7 @@ pub(super) fn fill(config: &Config) -> String {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             name.clone_into(&mut section);
         }
-        let value = setting_name(line).and_then(|name| Some((name, table.get(&section)?.get(name)?)));
+        let value = setting_name(line).and_then(|name| Some((name, within(&table, &section)?.get(name)?)));
         match value {
             Some((name, value)) => text.extend([name, " = ", &value.to_string(), "\n"]),
             None => text.extend([line, "\n"]),
@@ -30,6 +30,11 @@ pub(super) fn fill(config: &Config) -> String {
         text.push_str(&toml::to_string(&outer).unwrap_or_default());
     }
     text
+}
+
+/// The table of a section such as `broker.tls`.
+fn within<'a>(table: &'a toml::Table, section: &str) -> Option<&'a toml::Table> {
+    section.split('.').try_fold(table, |table, name| table.get(name)?.as_table())
 }
 
 /// Thresholds are a table of their own; they go to the end.

@@ -165,7 +165,8 @@ fn limits_hold_wherever_the_value_comes_from() {
     check_refused(
         "[broker]\ntls_listen = \"127.0.0.1:8883\"\n",
         &[],
-        "liftwatch.toml:2: 'broker.tls_listen' is not in this version: TLS comes with the next one; leave it out",
+        "liftwatch.toml:2: 'broker.tls_listen' needs certificate and key under [broker.tls]: 'liftwatch pki init' \
+         makes them",
     );
     check_refused(
         "[web]\nlisten = \"127.0.0.1:1883\"\n",
@@ -205,6 +206,59 @@ fn dev_is_for_loopback() {
     let web_only = web_only.unwrap();
     web_only.check_serve(false).unwrap();
     web_only.check_dev().unwrap(); // a listener that does not run does not matter
+}
+
+#[test]
+fn tls_and_its_files_fit_together() {
+    let pair = "[broker.tls]\ncertificate = \"s.pem\"\nkey = \"s.key\"\n";
+    let listeners = "[broker]\ntls_listen = \"[::]:8883\"\nlisten = \"off\"\n";
+    let config = load(&format!("{listeners}{pair}"), &[]).unwrap();
+    let gate = config.broker.gate();
+    assert_eq!((gate.listen, gate.tls.unwrap().listen), (None, Some("[::]:8883".parse().unwrap())));
+    assert_eq!(load(&config.to_toml(), &[]).unwrap(), config);
+    assert!(load(pair, &[]).unwrap().broker.gate().tls.is_none(), "nothing listens with it");
+    check_refused(
+        &format!("{pair}crl = \"crl.pem\"\n"),
+        &[],
+        "liftwatch.toml:4: 'broker.tls.crl' revokes certificates of client_ca, which is not given",
+    );
+    check_refused(
+        &format!("{pair}client_certificates = \"required\"\n"),
+        &[],
+        "liftwatch.toml:4: 'broker.tls.client_certificates' is required, but client_ca, which issues them, is not given",
+    );
+    check_refused(
+        "[broker]\nlisten = \"off\"\n",
+        &[],
+        "liftwatch.toml:2: 'broker.listen' is off, and no other listener of the broker is set: nobody could connect",
+    );
+    check_refused(
+        "[broker.tls]\ncertificat = \"s.pem\"\n",
+        &[],
+        "liftwatch.toml:2: unknown setting 'broker.tls.certificat'; did you mean 'broker.tls.certificate'?",
+    );
+}
+
+#[test]
+fn limits_and_lists_are_read() {
+    let env = [("LIFTWATCH_BROKER__LIMITS__TRUSTED", "10.0.0.0/8, 192.0.2.1"), ("LIFTWATCH_WEB__LISTEN", "")];
+    let config = load("[broker.limits]\nclient_bytes_per_s = \"1 MiB\"\ntrusted = []\n", &env).unwrap();
+    let limits = config.broker.gate().limits;
+    assert_eq!(limits.trusted.len(), 2);
+    assert_eq!(limits.client_bytes_per_s, 1 << 20);
+    let websocket = "[broker.websocket]\nlisten = \"127.0.0.1:0\"\norigins = [\"https://a.example\"]\n";
+    let websocket = load(websocket, &[]).unwrap().broker.gate().websocket.unwrap();
+    assert_eq!((websocket.path.as_str(), websocket.origins.len()), ("/mqtt", 1));
+    check_refused(
+        "[broker.limits]\ntrusted = [\"10.0.0.0/99\"]\n",
+        &[],
+        "liftwatch.toml:2: 'broker.limits.trusted' holds '10.0.0.0/99', but must hold networks such as 10.0.0.0/8",
+    );
+    check_refused(
+        "[broker.limits]\nclient_messages_per_s = 0\n",
+        &[],
+        "liftwatch.toml:2: 'broker.limits.client_messages_per_s' is 0, but must lie between 1 and 10000000",
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `liftwatch terminal import`: a file of terminals, registered all or none.
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -48,9 +48,9 @@ struct Row {
 }
 
 pub(super) async fn run(path: &Path, plan: Plan, config: &ConfigArgs) -> anyhow::Result<()> {
-    let file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let rows =
-        read(file).map_err(|faults| anyhow::anyhow!("{}: nothing is imported\n{faults}", path.display()))?;
+        read(&text).map_err(|faults| anyhow::anyhow!("{}: nothing is imported\n{faults}", path.display()))?;
     ensure!(!rows.is_empty(), "{} names no terminal", path.display());
     let without = rows.iter().filter(|row| row.secret.is_none()).count();
     if without > 0 && !plan.no_secret && plan.out.is_none() {
@@ -86,8 +86,9 @@ pub(super) async fn run(path: &Path, plan: Plan, config: &ConfigArgs) -> anyhow:
 }
 
 /// The rows, or what is wrong with them line by line.
-fn read(input: impl Read) -> Result<Vec<Row>, String> {
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(input);
+fn read(text: &[u8]) -> Result<Vec<Row>, String> {
+    let mut lines = Lines { text, at: 0, line: 1 };
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text);
     let columns = reader.headers().map_err(|error| format!("line 1: {error}"))?.clone();
     let known = ["terminal_id", "area", "elevator", "secret"];
     if let Some(column) = columns.iter().find(|column| !known.contains(column)) {
@@ -99,14 +100,15 @@ fn read(input: impl Read) -> Result<Vec<Row>, String> {
     let (mut rows, mut faults) = (Vec::new(), Vec::new());
     let mut seen: HashMap<TerminalId, u64> = HashMap::new();
     for record in reader.records() {
-        let row = record.map_err(|error| (line_of(error.position()), error.to_string())).and_then(|record| {
-            let line = line_of(record.position());
-            let named = record.deserialize::<Record>(Some(&columns));
-            named
-                .map_err(|error| error.to_string())
-                .and_then(|named| parse(named, line))
-                .map_err(|why| (line, why))
-        });
+        let row =
+            record.map_err(|error| (lines.at(error.position()), error.to_string())).and_then(|record| {
+                let line = lines.at(record.position());
+                let named = record.deserialize::<Record>(Some(&columns));
+                named
+                    .map_err(|error| error.to_string())
+                    .and_then(|named| parse(named, line))
+                    .map_err(|why| (line, why))
+            });
         match row {
             Ok(row) => match seen.insert(row.id.clone(), row.line) {
                 Some(first) => faults.push((row.line, format!("{} stands in line {first} already", row.id))),
@@ -126,8 +128,22 @@ fn read(input: impl Read) -> Result<Vec<Row>, String> {
     Err(told.join("\n"))
 }
 
-fn line_of(position: Option<&csv::Position>) -> u64 {
-    position.map_or(1, csv::Position::line)
+/// Counts lines up to a place; places only grow. The reader's own count stops before empty lines.
+struct Lines<'a> {
+    text: &'a [u8],
+    at: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    fn at(&mut self, position: Option<&csv::Position>) -> u64 {
+        let place = position.map_or(self.at, |position| position.byte() as usize).min(self.text.len());
+        let empty = self.text[place..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        let place = (place + empty).max(self.at);
+        self.line += self.text[self.at..place].iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.at = place;
+        self.line
+    }
 }
 
 fn parse(record: Record, line: u64) -> Result<Row, String> {
