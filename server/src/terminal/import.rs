@@ -140,7 +140,7 @@ impl Lines<'_> {
         let place = position.map_or(self.at, |position| position.byte() as usize).min(self.text.len());
         let empty = self.text[place..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         let place = (place + empty).max(self.at);
-        self.line += self.text[self.at..place].iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.line += self.text[self.at..place].split(|byte| *byte == b'\n').skip(1).count() as u64;
         self.at = place;
         self.line
     }
