@@ -89,7 +89,14 @@ pub(crate) fn read_connect(frame: Bytes) -> Result<Connect, CodecError> {
     if &head[..6] != b"\0\x04MQTT" {
         return Err(CodecError::NotConnect);
     }
+    let flags = head.get(7).copied().unwrap_or(0);
+    // 3.1.2-3 of either version.
+    if flags & 1 != 0 {
+        return Err(CodecError::Malformed("reserved flag of CONNECT".into()));
+    }
     match head[6] {
+        // 3.1.2-22 of MQTT 3.1.1.
+        4 if flags & 0xC0 == 0x40 => Err(CodecError::Malformed("password without user name".into())),
         4 => {
             let header = mqttbytes::check(frame.iter(), frame.len())?;
             Ok(connect_v4(v4::Connect::read(header, frame)?))

@@ -61,6 +61,36 @@ fn what_is_not_a_connect_is_said_so() {
 }
 
 #[test]
+fn a_connect_with_wrong_flags_is_malformed() {
+    let connect = |level: u8, flags: u8| {
+        let mut bytes = b"\x10\0\0\x04MQTT".to_vec();
+        bytes.extend([level, flags, 0, 60]);
+        bytes.extend((level == 5).then_some(0));
+        bytes.extend([0, 1, b'x', 0, 1, b'y']);
+        bytes[1] = bytes.len() as u8 - 2;
+        read_connect(Bytes::from(bytes))
+    };
+    assert!(connect(4, 0x82).is_ok() && connect(5, 0x82).is_ok());
+    for (level, flags) in [(4, 0x83), (5, 0x83), (4, 0x42)] {
+        assert!(matches!(connect(level, flags), Err(CodecError::Malformed(_))), "{level} {flags:#x}");
+    }
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_malformed() {
+    let connect = |property: &[u8]| {
+        let mut bytes = b"\x10\0\0\x04MQTT\x05\x02\0\x3c".to_vec();
+        bytes.push(property.len() as u8);
+        bytes.extend(property);
+        bytes.extend([0, 1, b'x']);
+        bytes[1] = bytes.len() as u8 - 2;
+        read_connect(Bytes::from(bytes))
+    };
+    assert_eq!(connect(&[0x21, 0, 7]).unwrap().receive_max, 7);
+    assert!(connect(&[0x21, 0, 0]).is_err() && connect(&[0x27, 0, 0, 0, 0]).is_err());
+}
+
+#[test]
 fn publishes_are_read() {
     let mut bytes = BytesMut::new();
     let mut publish = v4::Publish::new("lift/x", mqttbytes::QoS::AtLeastOnce, "payload");

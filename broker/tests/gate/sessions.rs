@@ -299,3 +299,37 @@ async fn wills_that_wait_are_published_at_a_stop_and_when_access_is_withdrawn() 
     soon(&mut broker.running).await.unwrap();
     assert!(soon(broker.inbound.recv()).await.is_none(), "nobody can send any more");
 }
+
+#[tokio::test]
+async fn a_will_without_delay_is_published_though_its_session_goes_on() {
+    let mut broker = Broker::start().await;
+    let (mut old, _) = Raw::resume(&broker, with_will(&[])).await;
+    broker.presence().await;
+    let (mut new, present) = Raw::resume(&broker, with_will(&[])).await;
+    assert!(present, "the session was handed on");
+    assert_eq!(old.packet().await, Some(vec![0xE0, 1, 0x8E]), "session taken over");
+    assert_eq!(&broker.publish().await.payload[..], b"gone");
+    assert_eq!(broker.presence().await.reason, Reason::TakenOver);
+    assert!(broker.presence().await.online);
+    new.ping().await;
+}
+
+#[tokio::test]
+async fn retained_messages_still_owed_come_after_a_resume() {
+    let config = GateConfig { inflight_max: 2, ..config() };
+    let broker = Broker::with(config, HubConfig::default(), 100).await;
+    for i in 0..5 {
+        broker.hub.publish(&format!("lift/v1/{i}"), i.to_string().into(), true);
+    }
+    let (mut raw, _) = Raw::resume(&broker, new("dashboard")).await;
+    raw.subscribe("lift/v1/#", 1).await;
+    assert_eq!(raw.delivered().await, (0x33, 1, "0".into()));
+    assert_eq!(raw.delivered().await, (0x33, 2, "1".into()));
+    gone(raw, &broker).await;
+    let (mut raw, _) = Raw::resume(&broker, new("dashboard")).await;
+    for (i, first) in [0x3B, 0x3B, 0x33, 0x33, 0x33].into_iter().enumerate() {
+        let (byte, pkid, payload) = raw.delivered().await;
+        assert_eq!((byte, payload), (first, i.to_string()));
+        raw.puback(pkid).await;
+    }
+}

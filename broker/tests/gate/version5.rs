@@ -110,6 +110,22 @@ async fn what_a_client_cannot_take_is_not_sent_to_it() {
     soon(second).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_delivery_says_how_long_it_is_good_for() {
+    let mut broker = Broker::start().await;
+    let mut raw = Raw::connect(&broker, new("T1")).await;
+    broker.presence().await;
+    raw.subscribe("lift/v1/1/T1/down", 1).await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let expires_us = Some(now.as_micros() as i64 + 200_000_000);
+    let (receipt, _told) = DeliveryReceipt::watched();
+    let delivery = Delivery { topic: "lift/v1/1/T1/down".into(), payload: "x".into(), expires_us, receipt };
+    broker.control.deliver("T1", delivery).unwrap();
+    let publish = raw.packet().await.unwrap();
+    let property = publish.windows(5).find(|bytes| bytes[..4] == [2, 0, 0, 0]).expect("message expiry");
+    assert!((190..=200).contains(&property[4]), "{property:?}");
+}
+
 /// rumqttc of version 5 sleeps through messages and gets them, its acknowledged ones not again.
 #[tokio::test]
 async fn a_foreign_client_of_version_5_resumes_its_session() {
