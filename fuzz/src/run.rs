@@ -88,6 +88,8 @@ pub(crate) fn target(target: &'static Target, inputs: u64, plan: &Plan) -> anyho
                 *count += 1;
                 if *count <= SAVED_MAX {
                     crate::report(target, &broken, &input)?;
+                    // Making it small took CPU time that was no thread's.
+                    watch = Watch::new(&workers)?;
                 }
             }
             Ok(News::Over) => running -= 1,
