@@ -145,7 +145,8 @@ impl Client {
 
     /// Its will, as of now.
     fn due(&self, will: Box<Will>) -> DueWill {
-        DueWill { client_id: Arc::clone(&self.client_id), epoch: self.handle.epoch, will }
+        let (client_id, window) = (Arc::clone(&self.client_id), Arc::clone(&self.handle.window));
+        DueWill { client_id, epoch: self.handle.epoch, window, will }
     }
 
     /// Publishes the last will if it is due, tells that the client is gone, frees its place.

@@ -35,7 +35,7 @@ pub(crate) struct Stored {
     pub(crate) epoch: u64,
     pub(crate) expires_us: i64,
     /// The will of that connection and when it is due.
-    pub(crate) will: Option<(Box<Will>, i64)>,
+    pub(crate) will: Option<(DueWill, i64)>,
 }
 
 /// A will that is to be published now.
@@ -43,6 +43,8 @@ pub(crate) struct Stored {
 pub(crate) struct DueWill {
     pub(crate) client_id: Arc<str>,
     pub(crate) epoch: u64,
+    /// Of its connection, so that subscribers get it after what the client published before.
+    pub(crate) window: Arc<Window>,
     pub(crate) will: Box<Will>,
 }
 
@@ -133,8 +135,7 @@ impl Sessions {
         {
             self.by_will.pop_first();
             let Some(stored) = self.by_client.get_mut(&client_id) else { continue };
-            let epoch = stored.epoch;
-            wills.extend(stored.will.take().map(|(will, _)| DueWill { client_id, epoch, will }));
+            wills.extend(stored.will.take().map(|(will, _)| will));
         }
         let is_lost = |id: &&Arc<str>| {
             let subscriber = self.by_client.get(*id).and_then(|stored| stored.subscriber.as_ref());
@@ -148,8 +149,7 @@ impl Sessions {
     fn discard(&mut self, client_id: &Arc<str>, reason: &'static str) -> Option<DueWill> {
         let stored = self.take(client_id)?;
         self.metrics.sessions_discarded.get_or_create(&ReasonLabel { reason }).inc();
-        let (will, _) = stored.will?;
-        Some(DueWill { client_id: Arc::clone(client_id), epoch: stored.epoch, will })
+        stored.will.map(|(will, _)| will)
     }
 }
 

@@ -106,10 +106,8 @@ pub(super) async fn resumable(
         return Some(stored);
     };
     gate.metrics.sessions_discarded.get_or_create(&ReasonLabel { reason }).inc();
-    let epoch = stored.epoch;
     if let Some((will, _)) = stored.will.take() {
-        let client_id = Arc::clone(&client.client_id);
-        publish_will(DueWill { client_id, epoch, will }, gate).await;
+        publish_will(will, gate).await;
     }
     None
 }
@@ -126,7 +124,7 @@ pub(super) async fn store(
     let now_us = now_us();
     let after = |seconds: u32| now_us.saturating_add(i64::from(seconds) * 1_000_000);
     let (later, now) = match will {
-        Some(due) if due.will.delay_s > 0 => (Some(due.will), None),
+        Some(due) if due.will.delay_s > 0 => (Some(due), None),
         will => (None, will),
     };
     let Suspended { kept, subscriber, replays, windows, expiry_s } = *suspended;
@@ -138,7 +136,7 @@ pub(super) async fn store(
         epoch: client.handle.epoch,
         expires_us: after(expiry_s),
         will: later.map(|will| {
-            let due_us = after(will.delay_s);
+            let due_us = after(will.will.delay_s);
             (will, due_us)
         }),
     };
@@ -146,7 +144,7 @@ pub(super) async fn store(
         let mut sessions = lock(&gate.sessions);
         // A newcomer that would not wait longer has begun without it.
         if client.handle.is_superseded() {
-            return now.or_else(|| stored.will.map(|(will, _)| client.due(will)));
+            return now.or_else(|| stored.will.map(|(will, _)| will));
         }
         sessions.put(&client.client_id, stored)
     };
@@ -156,7 +154,7 @@ pub(super) async fn store(
 
 /// As the client's own publish, except that nobody waits for its acknowledgement. Dropped if the budget is full.
 pub(crate) async fn publish_will(due: DueWill, gate: &Arc<Shared>) {
-    let DueWill { client_id, epoch, will } = due;
+    let DueWill { client_id, epoch, window, will } = due;
     let bytes = input::cost(will.topic.len() + will.payload.len());
     if !gate.budget.try_take(bytes) {
         gate.metrics.dropped_unacked.inc();
@@ -175,7 +173,6 @@ pub(crate) async fn publish_will(due: DueWill, gate: &Arc<Shared>) {
         })
     });
     super::count_publish(will.qos, gate);
-    let window = Window::new(Arc::clone(&gate.budget), gate.hub.clone());
     let publish = Publish {
         client_id,
         topic: will.topic,

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 const S: i64 = 1_000_000;
 
-fn stored(expires_s: i64, will_s: Option<i64>) -> Stored {
+fn stored(client_id: &str, expires_s: i64, will_s: Option<i64>) -> Stored {
     let principal = Principal { kind: PrincipalKind::Terminal, publish: Vec::new(), subscribe: Vec::new() };
     let limits = Limits {
         unacked_max: 1,
@@ -23,6 +23,13 @@ fn stored(expires_s: i64, will_s: Option<i64>) -> Stored {
         properties: None,
         delay_s: 0,
     };
+    let hub = crate::Hub::idle(crate::HubConfig::default(), Arc::new(Metrics::default()));
+    let due = || DueWill {
+        client_id: client_id.into(),
+        epoch: 7,
+        window: Window::new(crate::ack::Budget::new(1 << 20), hub),
+        will: Box::new(will()),
+    };
     Stored {
         kept: Session::new(Protocol::V5, principal, limits, 100).suspend(1, false),
         subscriber: None,
@@ -30,7 +37,7 @@ fn stored(expires_s: i64, will_s: Option<i64>) -> Stored {
         windows: Vec::new(),
         epoch: 7,
         expires_us: expires_s * S,
-        will: will_s.map(|s| (Box::new(will()), s * S)),
+        will: will_s.map(|s| (due(), s * S)),
     }
 }
 
@@ -45,9 +52,9 @@ fn ids(wills: &[DueWill]) -> Vec<&str> {
 #[test]
 fn a_will_comes_when_its_delay_passes_or_the_session_ends() {
     let mut sessions = sessions(9);
-    assert!(sessions.put(&"a".into(), stored(10, Some(5))).is_empty());
-    assert!(sessions.put(&"b".into(), stored(10, Some(50))).is_empty());
-    assert!(sessions.put(&"c".into(), stored(10, None)).is_empty());
+    assert!(sessions.put(&"a".into(), stored("a", 10, Some(5))).is_empty());
+    assert!(sessions.put(&"b".into(), stored("b", 10, Some(50))).is_empty());
+    assert!(sessions.put(&"c".into(), stored("c", 10, None)).is_empty());
     assert!(sessions.due(4 * S).is_empty());
     assert_eq!(ids(&sessions.due(5 * S)), ["a"]);
     assert!(sessions.due(9 * S).is_empty(), "once");
@@ -59,7 +66,7 @@ fn a_will_comes_when_its_delay_passes_or_the_session_ends() {
 #[test]
 fn who_comes_back_in_time_finds_all_of_it() {
     let mut sessions = sessions(9);
-    sessions.put(&"a".into(), stored(10, Some(5)));
+    sessions.put(&"a".into(), stored("a", 10, Some(5)));
     let stored = sessions.take("a").unwrap();
     assert!(stored.will.is_some() && stored.epoch == 7);
     assert!(sessions.due(100 * S).is_empty() && sessions.by_expiry.is_empty() && sessions.by_will.is_empty());
@@ -69,9 +76,9 @@ fn who_comes_back_in_time_finds_all_of_it() {
 #[test]
 fn the_one_that_expires_first_makes_room() {
     let mut sessions = sessions(2);
-    sessions.put(&"a".into(), stored(30, Some(5)));
-    sessions.put(&"b".into(), stored(20, Some(5)));
-    assert_eq!(ids(&sessions.put(&"c".into(), stored(40, None))), ["b"], "its session ended");
+    sessions.put(&"a".into(), stored("a", 30, Some(5)));
+    sessions.put(&"b".into(), stored("b", 20, Some(5)));
+    assert_eq!(ids(&sessions.put(&"c".into(), stored("c", 40, None))), ["b"], "its session ended");
     assert!(sessions.take("b").is_none() && sessions.take("a").is_some() && sessions.take("c").is_some());
     let discarded =
         sessions.metrics.sessions_discarded.get_or_create(&ReasonLabel { reason: "evicted" }).get();
@@ -81,8 +88,8 @@ fn the_one_that_expires_first_makes_room() {
 #[test]
 fn a_session_can_be_made_to_expire() {
     let mut sessions = sessions(9);
-    sessions.put(&"a".into(), stored(30, Some(5)));
-    sessions.put(&"b".into(), stored(30, None));
+    sessions.put(&"a".into(), stored("a", 30, Some(5)));
+    sessions.put(&"b".into(), stored("b", 30, None));
     sessions.expire(|id| id == "a");
     assert_eq!(ids(&sessions.due(0)), ["a"]);
     assert!(sessions.take("a").is_none() && sessions.take("b").is_some());

@@ -162,7 +162,8 @@ async fn a_session_with_missing_messages_is_not_resumed() {
     for i in 0..101 {
         broker.hub.publish(&format!("lift/v1/many/{i}"), "x".into(), false);
     }
-    until(|| broker.metrics.hub_rebuilt.get() == 1).await;
+    until(|| broker.metrics.sessions.get() == 0).await;
+    assert_eq!(broker.metrics.hub_rebuilt.get(), 1);
     let (_, present) = Raw::resume(&broker, old("recorder")).await;
     assert!(!present, "the router was replaced");
 }
@@ -332,4 +333,23 @@ async fn retained_messages_still_owed_come_after_a_resume() {
         assert_eq!((byte, payload), (first, i.to_string()));
         raw.puback(pkid).await;
     }
+}
+
+#[tokio::test]
+async fn subscribers_get_a_will_after_what_was_published_before_it() {
+    let mut broker = Broker::start().await;
+    let mut subscriber = Raw::connect(&broker, Connect::new("dashboard")).await;
+    subscriber.subscribe("lift/v1/#", 1).await;
+    let mut raw =
+        Raw::connect(&broker, Connect { will: Some((GONE, "gone", 1)), ..Connect::new("T1") }).await;
+    broker.presence().await;
+    raw.publish(GONE, 1, 1, b"here").await;
+    let here = broker.publish().await;
+    drop(raw);
+    broker.publish().await.ack.done();
+    broker.presence().await;
+    subscriber.ping().await;
+    here.ack.done();
+    assert_eq!(subscriber.delivered().await.2, "here");
+    assert_eq!(subscriber.delivered().await.2, "gone");
 }
