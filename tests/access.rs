@@ -253,6 +253,53 @@ async fn thousands_are_imported_at_once_or_not_at_all() {
     assert!(publishes(broker, "t7", "a secret of its own", "t7", &reading(1)).await);
 }
 
+#[tokio::test]
+async fn a_simulated_fleet_connects_with_imported_secrets() {
+    let database = TestDatabase::new().await;
+    let url = database.url();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (fleet, out, password, recording) =
+        (path("fleet.csv"), path("secrets.csv"), path("password"), path("traffic.lwr"));
+    let rows: Vec<String> = (1..=20).map(|number| format!("sim-{number:06},350102")).collect();
+    std::fs::write(&fleet, format!("terminal_id,area\n{}\n", rows.join("\n"))).expect("write");
+    admin(url, &["terminal", "import", &fleet, "--out", &out]);
+    std::fs::write(&password, admin(url, &["account", "add", "recorder", "--areas", "all"])).expect("write");
+    let server = Server::guarded(url, &[]).await;
+    let broker = server.addresses.broker.to_string();
+    let record =
+        ["record", &recording, "--broker", &broker, "--account", "recorder", "--password-file", &password];
+    let mut recorder = Command::new(binary()).args(record).spawn().expect("liftwatch runs");
+    eventually("the recorder has subscribed", async || {
+        let (_, metrics) = server.get("/metrics").await;
+        metrics.contains("liftwatch_broker_hub_subscribers 1\n").then_some(())
+    })
+    .await;
+    let simulate =
+        ["simulate", "--broker", &broker, "--terminals", "20", "--rate", "200", "--duration", "2s"];
+    let areas = ["--areas", "350102", "--secrets", &out, "--json"];
+    let report = within("the fleet", async {
+        tokio::process::Command::new(binary())
+            .args(simulate)
+            .args(areas)
+            .output()
+            .await
+            .expect("liftwatch runs")
+    })
+    .await;
+    assert!(report.status.success(), "{report:?}");
+    let stored = count(url, "SELECT count(*) FROM telemetry").await;
+    assert!(stored > 0, "{report:?}");
+    assert_eq!(count(url, "SELECT count(DISTINCT elevator_id) FROM telemetry").await, 20);
+    let interrupted = Command::new("kill").args(["-INT", &recorder.id().to_string()]).status();
+    assert!(interrupted.expect("kill runs").success());
+    let ended = eventually("the recorder ends", async || recorder.try_wait().expect("wait")).await;
+    assert!(ended.success());
+    let replay = ["replay", &recording, "--broker", &broker, "--secrets", &out, "--speed", "0"];
+    admin(url, &replay);
+    assert_eq!(count(url, "SELECT count(*) FROM telemetry").await, stored, "a replay adds nothing");
+}
+
 /// Folder, certificate and key of a terminal as arguments of mosquitto's programs.
 fn certificate(pki: &Path, authority: &Path, id: &str) -> Vec<String> {
     let file = |folder: &Path, name: &str| folder.join(name).to_str().expect("UTF-8").to_owned();

@@ -14,7 +14,19 @@ fn help_teaches() {
     for word in ["liftwatch demo", "liftwatch serve --dev", "mosquitto_pub", "dispatch watch"] {
         assert!(out.contains(word), "{word} is missing:\n{out}");
     }
-    for command in ["serve", "demo", "simulate", "record", "replay", "dispatch", "db", "check-config"] {
+    for command in [
+        "serve",
+        "demo",
+        "simulate",
+        "record",
+        "replay",
+        "dispatch",
+        "db",
+        "check-config",
+        "pki",
+        "terminal",
+        "account",
+    ] {
         assert!(Server::run(&[command, "--help"]).0, "{command} --help");
     }
 }

@@ -139,6 +139,9 @@ pub(crate) struct SimulateArgs {
     /// Terminal ids begin with this
     #[arg(long, default_value = "sim-")]
     pub(crate) prefix: String,
+    /// Secrets of the terminals (CSV: terminal_id,secret), as 'liftwatch terminal import --out' writes them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secrets: Option<PathBuf>,
     /// Write every acknowledged (terminal, boot, seq) here
     #[arg(long, value_name = "FILE")]
     pub(crate) acked: Option<PathBuf>,
@@ -157,6 +160,12 @@ pub(crate) struct RecordArgs {
     /// The broker
     #[arg(long, default_value = "127.0.0.1:1883", value_name = "HOST:PORT")]
     pub(crate) broker: String,
+    /// Account to record as; without one, an id that only 'serve --dev' lets in
+    #[arg(long, value_name = "NAME", requires = "password_file")]
+    pub(crate) account: Option<String>,
+    /// File that holds the account's password
+    #[arg(long, value_name = "FILE", requires = "account")]
+    pub(crate) password_file: Option<PathBuf>,
     /// What to record
     #[arg(long, default_value = "lift/v1/#")]
     pub(crate) filter: String,
@@ -172,6 +181,9 @@ pub(crate) struct ReplayArgs {
     /// The broker
     #[arg(long, default_value = "127.0.0.1:1883", value_name = "HOST:PORT")]
     pub(crate) broker: String,
+    /// Secrets of the terminals (CSV: terminal_id,secret), as 'liftwatch terminal import --out' writes them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secrets: Option<PathBuf>,
     /// Times the recorded speed; 0 means as fast as it is acknowledged
     #[arg(long, default_value_t = 1.0)]
     pub(crate) speed: f64,

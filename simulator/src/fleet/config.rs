@@ -1,7 +1,9 @@
 //! What a fleet is and does.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::Area;
@@ -86,8 +88,10 @@ pub struct FleetConfig {
     pub drain: Duration,
     /// Where to write the ledger of acknowledgements (CSV).
     pub acked_file: Option<PathBuf>,
-    /// Password of every terminal; the user name is its id.
+    /// Password of every terminal that has none of its own; the user name is its id.
     pub password: Option<String>,
+    /// Passwords by terminal id.
+    pub secrets: Arc<HashMap<String, String>>,
 }
 
 impl Default for FleetConfig {
@@ -118,6 +122,7 @@ impl Default for FleetConfig {
             drain: Duration::from_secs(10),
             acked_file: None,
             password: None,
+            secrets: Arc::default(),
         }
     }
 }

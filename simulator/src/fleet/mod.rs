@@ -275,7 +275,7 @@ impl Recruit {
         let id = TerminalId::new(&terminal_name(&config.prefix, index))?;
         let options = LinkOptions {
             source: source_address(config.terminals, index, target),
-            password: config.password.clone(),
+            password: config.secrets.get(id.as_str()).or(config.password.as_ref()).cloned(),
             keep_alive: config.keep_alive,
             backoff_max: config.backoff_max,
             ..LinkOptions::new(target, id.as_str())

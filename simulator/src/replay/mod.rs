@@ -44,8 +44,8 @@ pub struct ReplayOptions {
     pub speed: f64,
     /// Unacknowledged messages per terminal.
     pub window: usize,
-    /// Password of every terminal.
-    pub password: Option<String>,
+    /// Passwords by terminal id.
+    pub secrets: Arc<HashMap<String, String>>,
     /// How long to wait for acknowledgements at the end.
     pub drain: Duration,
 }
@@ -54,7 +54,8 @@ impl ReplayOptions {
     /// At the recorded speed.
     pub fn new(file: impl Into<PathBuf>, target: impl Into<String>) -> Self {
         let drain = Duration::from_secs(30);
-        Self { file: file.into(), target: target.into(), speed: 1.0, window: 20, password: None, drain }
+        let secrets = Arc::default();
+        Self { file: file.into(), target: target.into(), speed: 1.0, window: 20, secrets, drain }
     }
 }
 
@@ -153,7 +154,7 @@ impl Replay<'_> {
             let window = self.options.window.clamp(1, 32_000);
             let mut publisher = Publisher::new(index, receiver, window, Arc::clone(&self.shared));
             let options = LinkOptions {
-                password: self.options.password.clone(),
+                password: self.options.secrets.get(terminal.as_str()).cloned(),
                 ..LinkOptions::new(self.target, terminal.as_str())
             };
             let (clock, woken, cancel) = (self.clock, Arc::clone(&wake), self.cancel.clone());
