@@ -43,6 +43,12 @@ impl Server {
         Self::start_as(database_url, How { arguments: Vec::new(), variables }).await
     }
 
+    /// Starts one with `--dev` and further settings.
+    pub(crate) async fn start_with(database_url: &str, settings: &[(&'static str, &str)]) -> Self {
+        let variables = settings.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Self::start_as(database_url, How { arguments: vec!["--dev"], variables }).await
+    }
+
     async fn start_as(database_url: &str, how: How) -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let (child, addresses) = spawn(&folder, database_url, &how, None).await;

@@ -3,6 +3,7 @@
 mod access;
 mod alarms;
 mod cli;
+mod downlink;
 mod faults;
 
 mod harness;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use domain::{
-    BootId, CarStatus, Code, Direction, DoorState, EventBatch, EventState, FaultEvent, Field, Floor,
-    Passengers, RangeError, Reading, Seq, ServiceMode, TelemetryBatch, Timestamp, limits,
+    BootId, CarStatus, Code, Direction, DoorState, Downlink, DownlinkError, DownlinkId, EventBatch,
+    EventState, FaultEvent, Field, Floor, Passengers, RangeError, Reading, SentDownlink, Seq, ServiceMode,
+    TelemetryBatch, Timestamp, limits,
 };
 use prost::Message;
 
@@ -29,6 +30,12 @@ pub enum DecodeError {
         /// How many may be.
         bound: &'static str,
     },
+    /// A value of an order outside its range.
+    #[error(transparent)]
+    Downlink(#[from] DownlinkError),
+    /// An order that this version does not know.
+    #[error("an order of a kind that is not known")]
+    Order,
     /// A code that is empty, too long, or holds control characters.
     #[error("a code is 1 to 64 bytes without control characters")]
     Code,
@@ -56,6 +63,19 @@ fn codes(list: &v1::Codes, table: CodeTable<'_>) -> Result<Vec<Code>, DecodeErro
         return Err(DecodeError::Count { what: "codes", count: list.code.len(), bound: "at most 32" });
     }
     list.code.iter().map(|raw| code(raw, table)).collect()
+}
+
+/// Decodes an order, as a terminal does.
+pub fn downlink(payload: &[u8]) -> Result<SentDownlink, DecodeError> {
+    use v1::downlink::Order;
+    let sent = v1::Downlink::decode(payload)?;
+    let order = match sent.order.ok_or(DecodeError::Order)? {
+        Order::ClockSet(_) => Downlink::ClockSet,
+        Order::ReportRate(rate) => Downlink::report_rate(rate.interval_ms, rate.for_s)?,
+        Order::LiveView(_) => Downlink::LiveView,
+    };
+    let id = i64::try_from(sent.id).map_err(|_| RangeError { field: "id", value: sent.id.cast_signed() })?;
+    Ok(SentDownlink { id: DownlinkId(id), sent: Timestamp::from_millis(sent.sent_ms), order })
 }
 
 /// Decodes the payload of a telemetry topic. A reading without sequence number of its terminal keeps seq 0

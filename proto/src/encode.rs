@@ -1,6 +1,8 @@
-//! From domain types to telemetry messages: what a terminal, and so the simulator, publishes.
+//! From domain types to telemetry messages: what a terminal, and so the simulator, publishes, and what it is told.
 
-use domain::{Code, EventBatch, Field, Passengers, Reading, TelemetryBatch, Timestamp};
+use domain::{
+    Code, Downlink, EventBatch, Field, Passengers, Reading, SentDownlink, TelemetryBatch, Timestamp, limits,
+};
 use prost::Message;
 
 use crate::telemetry::v1;
@@ -87,4 +89,21 @@ pub fn events(batch: &EventBatch) -> Vec<u8> {
         active: batch.active.as_deref().map(codes),
     }
     .encode_to_vec()
+}
+
+/// Encodes an order to a terminal.
+pub fn downlink(sent: &SentDownlink) -> Vec<u8> {
+    use v1::downlink::Order;
+    let order = match sent.order {
+        // The time of this sending: an order that waited must not set the clock back.
+        Downlink::ClockSet => Order::ClockSet(v1::ClockSet { time_ms: sent.sent.millis() }),
+        Downlink::ReportRate { interval_ms, for_s } => {
+            Order::ReportRate(v1::ReportRate { interval_ms, for_s })
+        }
+        Downlink::LiveView => {
+            Order::LiveView(v1::LiveView { lease_s: limits::LIVE_VIEW_LEASE.as_secs() as u32 })
+        }
+    };
+    v1::Downlink { id: sent.id.0.max(0).cast_unsigned(), sent_ms: sent.sent.millis(), order: Some(order) }
+        .encode_to_vec()
 }

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::{AuthMetrics, Gatekeeper, TakeAtWord, Watch};
 use crate::config::Config;
-use crate::database;
+use crate::{database, downlink};
 
 /// A stop that takes longer is ended by force, with exit code 1.
 const STOP_WITHIN: Duration = Duration::from_secs(25);
@@ -33,6 +33,8 @@ const INBOUND_QUEUE: usize = 8_192;
 
 /// Terminals that used a new secret and are still to be told to the store. Full: told at their next connect.
 const SETTLED_QUEUE: usize = 1_024;
+/// Terminals that begin to listen for orders. Full: the next look at the store finds them.
+const LISTENING_QUEUE: usize = 4_096;
 
 /// Between two rounds of maintenance of the store.
 const MAINTAIN_EVERY: Duration = Duration::from_mins(1);
@@ -197,7 +199,6 @@ impl App {
             let control = gate.control();
             let arrival_start = database.run_begin(env!("CARGO_PKG_VERSION")).await?;
             let now = time::OffsetDateTime::now_utc().into();
-            let (listening, _) = mpsc::channel(1);
             if let Some(keeper) = keeper {
                 let (database, registry) = (database.clone(), registry.clone());
                 let watch = Watch { database, registry, gate: control.clone(), keeper, settled };
@@ -209,6 +210,17 @@ impl App {
                     ("access watch", Ok(()))
                 });
             }
+            let (listening, listens) = mpsc::channel(LISTENING_QUEUE);
+            let downlinks = downlink::Reconciler::new(
+                database.clone(),
+                control.clone(),
+                downlink::Metrics::register(&mut metrics),
+            );
+            let stop = stops.edges.clone();
+            edges.spawn(async move {
+                downlinks.run(listens, stop).await;
+                ("downlink", Ok(()))
+            });
             let wiring = Wiring {
                 presence: database.presence_begin(arrival_start, now).await?,
                 database: database.clone(),
@@ -274,6 +286,7 @@ impl App {
                 metrics: web_metrics,
                 checks: vec![check],
                 figures: Arc::new(move || figures.figures()),
+                offline_after: Duration::from_secs(config.ingest.offline_after_s),
             });
             let stop = stops.edges.clone();
             edges.spawn(async move {

@@ -9,6 +9,7 @@ mod config;
 mod database;
 mod demo;
 mod dispatch;
+mod downlink;
 mod logging;
 mod pki;
 mod terminal;

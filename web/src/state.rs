@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use domain::Timestamp;
 use prometheus_client::registry::Registry;
@@ -86,6 +86,8 @@ pub struct Parts {
     pub checks: Vec<Check>,
     /// For the status page.
     pub figures: Arc<dyn LiveFigures>,
+    /// A terminal without a sign of life for so long is shown as offline.
+    pub offline_after: Duration,
 }
 
 /// Shared by all handlers; cheap to clone.

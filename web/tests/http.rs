@@ -187,6 +187,42 @@ async fn elevators_are_listed_page_by_page() {
     assert!(latest.get("engine").is_none(), "the engine's memory is its own");
     let silent = server.get(&format!("/api/v1/elevators/{}", ids[0])).await.json();
     assert_eq!(silent["state"], Value::Null);
+    assert_eq!(
+        silent["terminals"],
+        json!([{
+            "terminal_id": "t0", "presence": null, "reason": null, "since": null, "last_seen": null,
+        }])
+    );
+}
+
+#[tokio::test]
+async fn terminals_are_shown_as_online_away_or_offline() {
+    let (_kept, database) = support::database().await;
+    let ids = fill(&database, &["350102", "350102", "350102", "350102"]).await;
+    let now = domain::Timestamp::from(time::OffsetDateTime::now_utc());
+    let ago = |seconds| now.minus(std::time::Duration::from_secs(seconds));
+    let record = |name: &str, online, since| store::PresenceRecord {
+        terminal_id: domain::TerminalId::new(name).unwrap(),
+        online,
+        reason: if online { "connected".into() } else { "keep_alive".into() },
+        since,
+        last_seen: since,
+        arrival_no: domain::ArrivalNo(1),
+    };
+    let records =
+        [record("t0", true, ago(9_000)), record("t1", false, ago(20)), record("t2", false, ago(181))];
+    database.presence_store(&records).await.unwrap();
+    let server = Server::start(database, vec![]).await;
+    let mut shown = Vec::new();
+    for elevator in pages(&server, "/api/v1/elevators", 3).await {
+        shown.push(elevator["terminals"][0]["presence"].clone());
+    }
+    assert_eq!(shown, [json!("online"), json!("away"), json!("offline"), Value::Null]);
+    let one = server.get(&format!("/api/v1/elevators/{}", ids[2])).await.json();
+    let terminal = &one["terminals"][0];
+    assert_eq!((&terminal["reason"], &terminal["terminal_id"]), (&json!("keep_alive"), &json!("t2")));
+    let millis = domain::Timestamp::from_millis(ago(181).millis()).to_string();
+    assert_eq!(terminal["last_seen"].as_str().unwrap()[..19], millis[..19]);
 }
 
 #[tokio::test]

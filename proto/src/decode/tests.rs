@@ -36,6 +36,31 @@ fn golden_bytes_of_one_reading() {
 }
 
 #[test]
+fn golden_bytes_of_orders() {
+    let sent =
+        |order| SentDownlink { id: DownlinkId(300), sent: Timestamp::from_millis(1_763_769_600_123), order };
+    let head = "08ac0210fb90f1c6aa33";
+    for (order, tail) in [
+        (Downlink::ClockSet, "1a0708fb90f1c6aa33"),
+        (Downlink::ReportRate { interval_ms: 5_000, for_s: 86_400 }, "220708882710 80a305"),
+        (Downlink::LiveView, "2a02083c"),
+    ] {
+        let bytes = crate::encode::downlink(&sent(order));
+        let hex = bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        assert_eq!(hex, format!("{head}{}", tail.replace(' ', "")));
+        assert_eq!(downlink(&bytes).unwrap(), sent(order));
+    }
+}
+
+#[test]
+fn orders_that_are_none_are_refused() {
+    let encoded = |order| v1::Downlink { id: 1, sent_ms: 1, order }.encode_to_vec();
+    assert_eq!(downlink(&encoded(None)), Err(DecodeError::Order));
+    let rate = v1::downlink::Order::ReportRate(v1::ReportRate { interval_ms: 1, for_s: 1 });
+    assert!(matches!(downlink(&encoded(Some(rate))), Err(DecodeError::Downlink(_))));
+}
+
+#[test]
 fn values_out_of_range_are_refused_by_name() {
     let mut reading = v1::Reading { service_mode: Some(9), ..Default::default() };
     let batch = |reading| {
@@ -109,5 +134,6 @@ proptest! {
     fn hostile_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = telemetry(&bytes, &table);
         let _ = events(&bytes, &table);
+        let _ = downlink(&bytes);
     }
 }

@@ -122,6 +122,56 @@ pub struct Event {
     #[prost(enumeration = "EventState", tag = "4")]
     pub state: i32,
 }
+/// Payload of lift/v1/{area}/{terminal}/down: an order to the terminal, never to the elevator. It may come more
+/// than once, with the same id: an id that was seen is acknowledged and otherwise ignored.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Downlink {
+    /// Grows with every order.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Server clock at this transmission, ms since 1970 UTC.
+    #[prost(int64, tag = "2")]
+    pub sent_ms: i64,
+    /// An order that the terminal does not know is acknowledged and ignored.
+    #[prost(oneof = "downlink::Order", tags = "3, 4, 5")]
+    pub order: ::core::option::Option<downlink::Order>,
+}
+/// Nested message and enum types in `Downlink`.
+pub mod downlink {
+    /// An order that the terminal does not know is acknowledged and ignored.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Order {
+        #[prost(message, tag = "3")]
+        ClockSet(super::ClockSet),
+        #[prost(message, tag = "4")]
+        ReportRate(super::ReportRate),
+        #[prost(message, tag = "5")]
+        LiveView(super::LiveView),
+    }
+}
+/// Set the clock.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClockSet {
+    /// ms since 1970 UTC.
+    #[prost(int64, tag = "1")]
+    pub time_ms: i64,
+}
+/// Send a reading this often; after `for_s` seconds, or with the next boot, as before.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReportRate {
+    /// 200 to 3,600,000.
+    #[prost(uint32, tag = "1")]
+    pub interval_ms: u32,
+    /// 1 to 604,800.
+    #[prost(uint32, tag = "2")]
+    pub for_s: u32,
+}
+/// Somebody is looking: send a reading a second until the lease ends. Another one renews it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LiveView {
+    #[prost(uint32, tag = "1")]
+    pub lease_s: u32,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum EventState {

@@ -1,10 +1,12 @@
 //! Elevators and their latest state.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Path, State as FromState};
 use domain::{Area, CarStatus, Direction, DoorState, ElevatorId, Passengers, ServiceMode, Timestamp};
 use serde::{Deserialize, Serialize};
-use store::{ElevatorRecord, LatestState};
+use store::{ElevatorRecord, LatestState, TerminalPresence};
 use utoipa::{IntoParams, ToSchema};
 
 use super::extract::{Params, limit, parse, parse_option};
@@ -50,8 +52,28 @@ pub(crate) struct ElevatorView {
     /// Registration code (注册代码).
     #[schema(example = "31103501022016000123")]
     registration_code: Option<String>,
+    /// Its terminals that are switched on. The elevator is as well connected as the worst of them.
+    terminals: Vec<TerminalView>,
     /// Latest state; null until its terminal has sent something.
     state: Option<StateView>,
+}
+
+/// A terminal and its connection.
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
+pub(crate) struct TerminalView {
+    /// The terminal.
+    #[schema(example = "fz-000123")]
+    terminal_id: String,
+    /// `online`, `away` (not connected, for less than 180 s) or `offline`; null until it has connected once.
+    #[schema(example = "online")]
+    presence: Option<&'static str>,
+    /// Why it came or went, in one word: `connected`, `keep_alive`, `disconnected`, `gone`, `server_restart`...
+    #[schema(example = "connected")]
+    reason: Option<String>,
+    /// Connected since; or without a sign of life since.
+    since: Option<Moment>,
+    /// Its last message or sign of life, by the server's clock.
+    last_seen: Option<Moment>,
 }
 
 /// The latest state; what is not known is null. Names and numbers are those of the open telemetry JSON and GB/T 24476-2017.
@@ -100,8 +122,9 @@ pub(crate) struct StateView {
 }
 
 impl ElevatorView {
-    fn of(record: ElevatorRecord, now: Timestamp) -> Self {
+    fn of(record: ElevatorRecord, terminals: Vec<TerminalView>, now: Timestamp) -> Self {
         Self {
+            terminals,
             elevator_id: record.elevator_id.0,
             area: record.area.to_string(),
             name: record.name,
@@ -109,6 +132,34 @@ impl ElevatorView {
             state: record.latest.map(|latest| StateView::of(latest, now)),
         }
     }
+}
+
+impl TerminalView {
+    fn of(terminal: TerminalPresence, now: Timestamp, offline_after: Duration) -> Self {
+        let known = terminal.presence;
+        Self {
+            terminal_id: terminal.terminal_id.to_string(),
+            presence: known.as_ref().map(|known| known.state(now, offline_after).as_str()),
+            since: known.as_ref().map(|known| Moment(known.since)),
+            last_seen: known.as_ref().map(|known| Moment(known.last_seen)),
+            reason: known.map(|known| known.reason.into_owned()),
+        }
+    }
+}
+
+/// Adds the terminals to elevators, which are in the order of their ids.
+async fn with_terminals(state: &State, found: Vec<ElevatorRecord>) -> Result<Vec<ElevatorView>, Problem> {
+    let ids: Vec<_> = found.iter().map(|record| record.elevator_id).collect();
+    let mut terminals = ask(state, state.parts.database.presence_of(&ids)).await?.into_iter().peekable();
+    let now = now();
+    let views = found.into_iter().map(|record| {
+        let mut its = Vec::new();
+        while let Some((_, terminal)) = terminals.next_if(|(id, _)| *id == record.elevator_id) {
+            its.push(TerminalView::of(terminal, now, state.parts.offline_after));
+        }
+        ElevatorView::of(record, its, now)
+    });
+    Ok(views.collect())
 }
 
 impl StateView {
@@ -158,9 +209,7 @@ pub(crate) async fn list(
     let found = ask(&state, state.parts.database.elevator_list(area, after, limit)).await?;
     let full = found.len() == limit as usize;
     let next = found.last().filter(|_| full).map(|last| last.elevator_id.to_string());
-    let now = now();
-    let items = found.into_iter().map(|record| ElevatorView::of(record, now)).collect();
-    Ok(Json(ElevatorPage { items, next }))
+    Ok(Json(ElevatorPage { items: with_terminals(&state, found).await?, next }))
 }
 
 /// One elevator with its latest state.
@@ -180,8 +229,9 @@ pub(crate) async fn one(
     Path(elevator_id): Path<String>,
 ) -> Result<Json<ElevatorView>, Problem> {
     let id = ElevatorId(parse("elevator_id", &elevator_id, "17")?);
-    match ask(&state, state.parts.database.elevator_get(id)).await? {
-        Some(found) => Ok(Json(ElevatorView::of(found, now()))),
+    let found = ask(&state, state.parts.database.elevator_get(id)).await?;
+    match with_terminals(&state, found.into_iter().collect()).await?.pop() {
+        Some(view) => Ok(Json(view)),
         None => Err(Problem::not_found(format!(
             "no elevator {id} is registered; /api/v1/elevators lists those that are"
         ))),

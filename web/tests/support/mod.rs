@@ -32,8 +32,14 @@ impl Server {
         let metrics = Metrics::new(&mut registry);
         let figures =
             || Figures { terminals_connected: 12_345, readings_received: 77, rows_committed: 9_876_543 };
-        let parts =
-            Parts { database, registry: Arc::new(registry), metrics, checks, figures: Arc::new(figures) };
+        let parts = Parts {
+            database,
+            registry: Arc::new(registry),
+            metrics,
+            checks,
+            figures: Arc::new(figures),
+            offline_after: domain::limits::OFFLINE_AFTER,
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
