@@ -462,7 +462,11 @@ fn write_v5(reply: Reply, out: &mut BytesMut) -> Result<(), CodecError> {
         }
         Reply::PingResp => v5::PingResp::write(out)?,
         Reply::Disconnect(reason) => match disconnect_code(reason) {
-            Some(code) => v5::Disconnect::new(code).write(out)?,
+            // The codec ends a DISCONNECT without properties with a byte that its length does not count.
+            Some(code) => {
+                out.extend_from_slice(&[0xE0, 1, code as u8]);
+                3
+            }
             None => 0,
         },
     };

@@ -179,3 +179,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_disconnect_is_as_long_as_it_says() {
+    for (reason, code) in [(Reason::TakenOver, 0x8E), (Reason::Protocol, 0x82), (Reason::RateLimit, 0x96)] {
+        let mut out = BytesMut::new();
+        write(Protocol::V5, Reply::Disconnect(reason), &mut out).unwrap();
+        assert_eq!(&out[..], [0xE0, 1, code]);
+    }
+}
