@@ -20,7 +20,7 @@ fn admin(database_url: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("UTF-8").trim_end().to_owned()
 }
 
-fn run_admin(database_url: &str, arguments: &[&str]) -> Output {
+pub(crate) fn run_admin(database_url: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(binary());
     command.args(arguments).env("LIFTWATCH_DATABASE__URL", database_url).stdin(Stdio::null());
     command.output().expect("liftwatch runs")

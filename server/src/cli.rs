@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use simulator::Rate;
 
-pub(crate) use access::{AccountCommand, Region, SecretArgs, TerminalCommand};
+pub(crate) use access::{AccountCommand, Order, Region, SecretArgs, TerminalCommand};
 pub(crate) use pki::PkiCommand;
 
 /// Watches elevators and gets trapped people out fast.

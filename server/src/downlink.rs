@@ -7,6 +7,7 @@
 //! orders under way at once, the others wait in the store.
 
 mod message;
+mod send;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use message::Format;
+pub(crate) use send::{order, send};
 
 /// Between two looks at the store.
 const TICK: Duration = Duration::from_secs(5);

@@ -16,7 +16,7 @@ use store::{AccessError, Database, NewTerminal, Rotation, TerminalDetail};
 use crate::auth::secret::{self, SECRET_BYTES_MAX, Strength};
 use crate::cli::{ConfigArgs, SecretArgs, TerminalCommand};
 use crate::config::Config;
-use crate::database;
+use crate::{database, downlink};
 
 /// An old secret is good for this long after a rotation, unless the new one is used before.
 const PREVIOUS_FOR: Duration = Duration::from_hours(7 * 24);
@@ -67,6 +67,10 @@ pub(crate) async fn run(command: TerminalCommand) -> anyhow::Result<()> {
         TerminalCommand::Enable { ids, config } => {
             enable(&ids, true, &config).await?;
             eprintln!("switched on");
+        }
+        TerminalCommand::Send { id, order, interval, for_s, wait, config } => {
+            let order = downlink::order(order, interval, for_s)?;
+            downlink::send(&open(&config).await?, &id, order, wait).await?;
         }
         TerminalCommand::Rotate { id, secret, now, config } => {
             let made = Made::new(&secret)?;

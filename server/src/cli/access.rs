@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use domain::{Area, TerminalId};
 
 use super::ConfigArgs;
@@ -13,6 +13,17 @@ pub(crate) struct SecretArgs {
     /// Take the secret from this file, or from standard input (-), instead of making one up; 8 bytes or more
     #[arg(long, value_name = "FILE")]
     pub(crate) secret: Option<PathBuf>,
+}
+
+/// What may be sent to a terminal; nothing else is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Order {
+    /// Set its clock to the server's
+    Clock,
+    /// Report a reading every --interval ms, for --for seconds
+    ReportRate,
+    /// Report once a second for 60 s
+    Live,
 }
 
 #[derive(Debug, Subcommand)]
@@ -88,6 +99,28 @@ pub(crate) enum TerminalCommand {
         /// The old secret is worth nothing from now on, and the terminal is disconnected
         #[arg(long)]
         now: bool,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Send an order to a terminal: its clock, its report rate, a live view
+    ///
+    /// The order waits for a terminal that sleeps, a live view for 60 s, the others for 24 h. A newer one of its
+    /// kind takes its place. There are no other orders: nothing is ever sent to the elevator.
+    Send {
+        /// Its id
+        id: TerminalId,
+        /// What it is to do
+        #[arg(value_enum)]
+        order: Order,
+        /// Between two readings, in ms: 200 to 3600000
+        #[arg(long, value_name = "MS", required_if_eq("order", "report-rate"))]
+        interval: Option<u32>,
+        /// How long the report rate holds, in seconds; at most a week
+        #[arg(long = "for", value_name = "S", default_value_t = 86_400)]
+        for_s: u32,
+        /// Wait until the terminal has acknowledged it; fail if it does not in time
+        #[arg(long)]
+        wait: bool,
         #[command(flatten)]
         config: ConfigArgs,
     },
