@@ -36,3 +36,11 @@ fn generated_code_is_fresh() {
         );
     }
 }
+
+#[test]
+fn the_open_interface_shows_the_messages_word_for_word() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).expect(path);
+    let (wire, proto) = (read("../docs/wire.md"), read("proto/liftwatch/telemetry/v1/telemetry.proto"));
+    assert!(wire.contains(&format!("```proto\n{proto}```\n")), "copy telemetry.proto into docs/wire.md");
+}
