@@ -4,10 +4,8 @@
 //! old. Promises: bounded per terminal; every order given is in the audit log; delivered is said once and stays
 //! said. Does not send: whoever does is woken by [`DownlinkListener`], and asks what is due.
 
-use std::time::Duration;
-
 use domain::{Downlink, DownlinkId, DownlinkKind, TerminalId, Timestamp, limits};
-use sqlx::postgres::{PgListener, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgListener, PgRow};
 use sqlx::{PgConnection, Row};
 use time::OffsetDateTime;
 
@@ -215,15 +213,7 @@ impl Database {
 
     /// Listens for orders being given, on a connection of its own.
     pub async fn downlink_listener(&self) -> Result<DownlinkListener, StoreError> {
-        let pool = PgPoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(self.config().connect_timeout)
-            .idle_timeout(None::<Duration>)
-            .max_lifetime(None::<Duration>)
-            .connect_lazy_with(self.options().clone());
-        let mut listener = PgListener::connect_with(&pool).await?;
-        listener.listen(CHANNEL).await?;
-        Ok(DownlinkListener(listener))
+        Ok(DownlinkListener(self.listen(CHANNEL).await?))
     }
 }
 

@@ -1,8 +1,6 @@
 //! Hears that somebody has changed who may connect.
 
-use std::time::Duration;
-
-use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::postgres::PgListener;
 
 use crate::{Database, StoreError};
 
@@ -15,15 +13,7 @@ pub struct AccessListener(PgListener);
 impl Database {
     /// Begins to listen. What changes from now on is heard; what changed before must be read.
     pub async fn access_listen(&self) -> Result<AccessListener, StoreError> {
-        let pool = PgPoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(self.config().connect_timeout)
-            .idle_timeout(None::<Duration>)
-            .max_lifetime(None::<Duration>)
-            .connect_lazy_with(self.options().clone());
-        let mut listener = PgListener::connect_with(&pool).await?;
-        listener.listen(CHANNEL).await?;
-        Ok(AccessListener(listener))
+        Ok(AccessListener(self.listen(CHANNEL).await?))
     }
 }
 
