@@ -33,8 +33,26 @@ pub(crate) struct Broker {
     pub(crate) tls: Tls,
     /// MQTT over WebSocket.
     pub(crate) websocket: WebSocket,
+    /// What a session may hold, and for how long.
+    pub(crate) sessions: Sessions,
     /// What one address and one client may take.
     pub(crate) limits: Limits,
+}
+
+/// `[broker.sessions]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Sessions {
+    /// Sessions kept without a connection.
+    pub(crate) kept_max: usize,
+    /// The longest life of one.
+    pub(crate) expiry_max_s: u64,
+    /// The longest keep-alive of a terminal.
+    pub(crate) keep_alive_max_s: u64,
+    /// Subscriptions of one connection.
+    pub(crate) subscriptions_max: usize,
+    /// Connections closed per second, so that they send again, once the store is back.
+    pub(crate) resend_per_s: u32,
 }
 
 /// `[broker.tls]`
@@ -128,7 +146,21 @@ impl Default for Broker {
             payload_bytes_max: ByteSize(domain::limits::PAYLOAD_BYTES_MAX as u64),
             tls: Tls::default(),
             websocket: WebSocket::default(),
+            sessions: Sessions::default(),
             limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        let gate = GateConfig::default();
+        Self {
+            kept_max: gate.sessions_max,
+            expiry_max_s: gate.session_expiry_max.as_secs(),
+            keep_alive_max_s: gate.keep_alive_max.as_secs(),
+            subscriptions_max: gate.subscriptions_max,
+            resend_per_s: gate.resend_per_s,
         }
     }
 }
@@ -178,6 +210,11 @@ impl Broker {
             connections_max: self.connections_max,
             unacked_max: u16::try_from(self.unacked_max).unwrap_or(u16::MAX),
             budget_bytes: self.budget_bytes.as_usize(),
+            sessions_max: self.sessions.kept_max,
+            session_expiry_max: Duration::from_secs(self.sessions.expiry_max_s),
+            keep_alive_max: Duration::from_secs(self.sessions.keep_alive_max_s),
+            subscriptions_max: self.sessions.subscriptions_max,
+            resend_per_s: self.sessions.resend_per_s,
             ..GateConfig::default()
         }
     }

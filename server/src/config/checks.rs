@@ -37,6 +37,7 @@ impl Config {
             ByteSize(1 << 10),
             ByteSize::mib(1),
         )?;
+        self.check_sessions()?;
         self.check_limits()?;
         within("ingest.batch_rows_max", self.ingest.batch_rows_max, 1, 50_000)?;
         within("ingest.writers", self.ingest.writers, 1, 64)?;
@@ -50,6 +51,16 @@ impl Config {
         self.check_text()?;
         self.check_services()?;
         self.check_listeners()
+    }
+
+    fn check_sessions(&self) -> Result<(), Fault> {
+        let sessions = &self.broker.sessions;
+        within("broker.sessions.kept_max", sessions.kept_max, 0, 1_000_000)?;
+        within("broker.sessions.expiry_max_s", sessions.expiry_max_s, 0, 30 * 86_400)?;
+        // MQTT's keep-alive is 16 bits wide; below 5 s a slow mobile link looks like a dead one.
+        within("broker.sessions.keep_alive_max_s", sessions.keep_alive_max_s, 5, 65_535)?;
+        within("broker.sessions.subscriptions_max", sessions.subscriptions_max, 1, 1_024)?;
+        within("broker.sessions.resend_per_s", sessions.resend_per_s, 1, 100_000)
     }
 
     fn check_text(&self) -> Result<(), Fault> {

@@ -240,6 +240,19 @@ fn tls_and_its_files_fit_together() {
 }
 
 #[test]
+fn bounds_of_sessions_reach_the_gate() {
+    let config = load("[broker.sessions]\nkept_max = 7\nkeep_alive_max_s = 30\n", &[]).unwrap();
+    let gate = config.broker.gate();
+    assert_eq!((gate.sessions_max, gate.keep_alive_max), (7, std::time::Duration::from_secs(30)));
+    assert_eq!(gate.session_expiry_max, ::broker::GateConfig::default().session_expiry_max);
+    check_refused(
+        "[broker.sessions]\nkeep_alive_max_s = 70000\n",
+        &[],
+        "liftwatch.toml:2: 'broker.sessions.keep_alive_max_s' is 70000, but must lie between 5 and 65535",
+    );
+}
+
+#[test]
 fn limits_and_lists_are_read() {
     let env = [("LIFTWATCH_BROKER__LIMITS__TRUSTED", "10.0.0.0/8, 192.0.2.1"), ("LIFTWATCH_WEB__LISTEN", "")];
     let config = load("[broker.limits]\nclient_bytes_per_s = \"1 MiB\"\ntrusted = []\n", &env).unwrap();
