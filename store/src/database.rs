@@ -85,6 +85,11 @@ impl Database {
         &self.pool
     }
 
+    /// How to connect, for pools of other purposes.
+    pub(crate) fn connect_options(&self) -> &PgConnectOptions {
+        &self.options
+    }
+
     /// Listens on a channel, on a connection of its own. One that was lost is made again.
     pub(crate) async fn listen(&self, channel: &str) -> Result<PgListener, StoreError> {
         let pool = PgPoolOptions::new()

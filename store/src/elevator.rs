@@ -113,21 +113,23 @@ impl Database {
 fn record(row: &PgRow) -> Result<ElevatorRecord, StoreError> {
     let area: i32 = row.try_get("area")?;
     let area = u32::try_from(area).ok().and_then(|area| Area::from_number(area).ok());
-    let terminal: Option<String> = row.try_get("terminal_id")?;
+    let terminal: Option<&str> = row.try_get("terminal_id")?;
+    let terminal = terminal.map(TerminalId::new).transpose();
+    let terminal = terminal.map_err(|error| StoreError::Corrupt(error.to_string()))?;
     Ok(ElevatorRecord {
         elevator_id: ElevatorId(row.try_get("elevator_id")?),
         area: area.ok_or_else(|| StoreError::Corrupt("area of an elevator".to_owned()))?,
         name: row.try_get("name")?,
         registration_code: row.try_get("registration_code")?,
-        latest: terminal.map(|terminal| latest(row, &terminal)).transpose()?,
+        latest: terminal.map(|terminal| latest(row, terminal)).transpose()?,
     })
 }
 
-fn latest(row: &PgRow, terminal: &str) -> Result<LatestState, StoreError> {
+pub(crate) fn latest(row: &PgRow, terminal_id: TerminalId) -> Result<LatestState, StoreError> {
     let at = |column| row.try_get::<Option<OffsetDateTime>, _>(column).map(|at| at.map(Timestamp::from));
     let arrived: OffsetDateTime = row.try_get("arrived")?;
     Ok(LatestState {
-        terminal_id: TerminalId::new(terminal).map_err(|error| StoreError::Corrupt(error.to_string()))?,
+        terminal_id,
         online: row.try_get("online")?,
         last_seen: at("last_seen")?,
         arrived: arrived.into(),

@@ -97,6 +97,11 @@ pub(crate) fn classify(error: &sqlx::Error) -> Class {
     classify_sqlstate(refusal.code().as_deref().unwrap_or_default())
 }
 
+/// Whether the server ended the statement: its time was up, or somebody cancelled it.
+pub(crate) fn is_cancelled(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("57014")
+}
+
 fn classify_sqlstate(code: &str) -> Class {
     match code {
         "23505" => Class::Repeated,

@@ -16,6 +16,7 @@ pub mod local;
 mod maintenance;
 mod presence;
 mod quarantine;
+mod query;
 pub mod recovery;
 mod registry;
 mod rollup;
@@ -44,6 +45,11 @@ pub use error::StoreError;
 pub use maintenance::MaintenanceReport;
 pub use presence::{PresenceRecord, TerminalPresence};
 pub use quarantine::{QuarantineEntry, QuarantineReason};
+pub use query::{
+    Connection, ElevatorSeries, FieldSeries, FleetFilter, FleetMinute, FleetState, LatestStates,
+    MinuteReading, Plan, Point, Queries, QueryConfig, QueryError, QueryMetrics, Question, Resolution, Series,
+    SeriesField, StatesPage, m4,
+};
 pub use registry::{Registry, TerminalRecord};
 pub use scratch::ScratchDatabase;
 pub use size::Counts;

@@ -145,7 +145,7 @@ fn telemetry(rows: &[PgRow], boot: u32, arrived: Timestamp) -> Result<Message, S
     Ok(Message::Telemetry(TelemetryBatch { boot, sent, prev_boot_last_seq: None, dropped: None, readings }))
 }
 
-fn reading(row: &PgRow) -> Result<Reading, StoreError> {
+pub(crate) fn reading(row: &PgRow) -> Result<Reading, StoreError> {
     let mask: i32 = row.try_get("sent_mask")?;
     let number = |column: &str, bit: i32| field(mask, bit, || row.try_get::<Option<i16>, _>(column));
     let wide = |column: &str, bit: i32| field(mask, bit, || row.try_get::<Option<i32>, _>(column));
