@@ -16,7 +16,7 @@ use domain::Receipt;
 use ingest::{Ingest, IngestConfig, IngestMetrics, IngestReceipt, Observed, Sink, Wiring};
 use prometheus_client::registry::Registry as MetricsRegistry;
 use serde::Serialize;
-use store::{Database, Registry, StoreMetrics, Writer};
+use store::{Database, MaintenanceMetrics, Registry, StoreMetrics, Writer};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -268,8 +268,9 @@ impl App {
             });
         }
         let (maintained, stop) = (database.clone(), stops.edges.clone());
+        let maintenance_metrics = MaintenanceMetrics::register(&mut metrics);
         edges.spawn(async move {
-            maintain(&maintained, stop).await;
+            maintain(&maintained, &maintenance_metrics, stop).await;
             ("maintenance", Ok(()))
         });
         if let Some(listener) = web_listener {
@@ -361,13 +362,27 @@ async fn all_ended(mut services: Services) -> anyhow::Result<()> {
 }
 
 /// Rolls up, drops what is older than is kept; again every minute. Idempotent, and one process at a time.
-async fn maintain(database: &Database, stop: CancellationToken) {
+async fn maintain(database: &Database, metrics: &MaintenanceMetrics, stop: CancellationToken) {
     let mut tick = tokio::time::interval(MAINTAIN_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
         let now = time::OffsetDateTime::now_utc().into();
-        if let Some(Err(error)) = stop.run_until_cancelled(database.maintenance_run(now)).await {
-            tracing::warn!(error = %error, "maintenance of the store failed; it is tried again");
+        match stop.run_until_cancelled(database.maintenance_run(now)).await {
+            Some(Ok(report)) => {
+                metrics.ran(&report);
+                for (step, error) in &report.failed {
+                    tracing::warn!(
+                        step = step.name(),
+                        error = error as &dyn std::error::Error,
+                        "a step of maintenance failed; it is tried again"
+                    );
+                }
+            }
+            Some(Err(error)) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "maintenance of the store failed; it is tried again"
+            ),
+            None => break,
         }
     }
 }

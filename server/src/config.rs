@@ -11,6 +11,7 @@ mod bytes;
 mod checks;
 mod error;
 mod overlay;
+mod retention;
 mod source;
 mod template;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use broker::Broker;
 pub(crate) use bytes::ByteSize;
 pub(crate) use error::ConfigError;
 use overlay::Overlay;
+use retention::Retention;
 use source::Source;
 
 /// Every setting of a process.
@@ -53,6 +55,8 @@ pub(crate) struct Config {
     pub(crate) alerting: Alerting,
     /// How rows are kept.
     pub(crate) store: Store,
+    /// How long.
+    pub(crate) retention: Retention,
     /// What is written to standard error.
     pub(crate) log: Log,
 }
@@ -129,10 +133,13 @@ pub(crate) struct Alerting {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Store {
-    /// How long readings and events are kept.
-    pub(crate) retention_days: u32,
+    /// Where the retention stood before it had a section of its own; refused, with the way out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retention_days: Option<u32>,
     /// Hours of readings in one chunk of the hypertable.
     pub(crate) chunk_hours: u32,
+    /// Days after which chunks go to the columnstore, where the edition has one.
+    pub(crate) columnstore_after_days: u32,
 }
 
 /// `[log]`
@@ -205,7 +212,7 @@ impl Default for Alerting {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { retention_days: 180, chunk_hours: 6 }
+        Self { retention_days: None, chunk_hours: 6, columnstore_after_days: 7 }
     }
 }
 

@@ -42,7 +42,8 @@ pub(crate) async fn local_url(config: &Config) -> anyhow::Result<String> {
 /// Settings of the store.
 pub(crate) fn store_config(config: &Config) -> StoreConfig {
     StoreConfig {
-        retention: Duration::from_hours(24 * u64::from(config.store.retention_days)),
+        retention: config.retention.of_store(),
+        columnstore_after: Duration::from_hours(24 * u64::from(config.store.columnstore_after_days)),
         chunk_interval: Duration::from_hours(u64::from(config.store.chunk_hours)),
         pool_size: config.database.connections_max,
         ..StoreConfig::default()

@@ -19,6 +19,7 @@ mod tests;
 pub use acknowledge::{AcknowledgeError, Acknowledged, Acknowledgement};
 pub use commit::{AlarmCommitter, GROUP_EVENTS_MAX};
 pub use evidence::{Evidence, Unsealed};
+pub(crate) use read::RETIRE_MAX;
 pub use read::{AlarmCursor, AlarmFilter, AlarmRecord, StreamPosition};
 
 /// Open: its condition lasts and nobody has ended the case. The same text as the predicate of the index

@@ -4,20 +4,23 @@ use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use domain::{ArrivalNo, limits};
+use domain::ArrivalNo;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection};
 
-use crate::{Edition, StoreError};
+use crate::{Edition, Retention, StoreError};
 
 pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
 /// Settings of the store.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
-    /// Readings and events are kept this long; older device times are quarantined.
-    pub retention: Duration,
+    /// How long each table is kept; device times older than what is kept of readings are quarantined.
+    pub retention: Retention,
+    /// Chunks older than this go to the columnstore, where the edition has one. Longer than terminals store and
+    /// forward, so that late readings meet chunks that take them cheaply.
+    pub columnstore_after: Duration,
     /// Time span of one chunk of `telemetry`, at least an hour. Aim for 1 to 10 million rows in a chunk: the
     /// default of 6 h suits about 1,000 to 6,000 elevators that report on change, a city of 60,000 wants 1 h.
     pub chunk_interval: Duration,
@@ -37,7 +40,8 @@ impl StoreConfig {
 impl Default for StoreConfig {
     fn default() -> Self {
         Self {
-            retention: limits::RETENTION,
+            retention: Retention::default(),
+            columnstore_after: Duration::from_hours(7 * 24),
             chunk_interval: Duration::from_hours(6),
             pool_size: 8,
             connect_timeout: Duration::from_secs(5),
@@ -178,6 +182,11 @@ fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
     Ok(options
         .application_name("liftwatch")
         // Promise 1: an acknowledgement means disk, whatever the server's default is.
-        .options([("synchronous_commit", "on"), ("jit", "off")])
+        .options([
+            ("synchronous_commit", "on"),
+            ("jit", "off"),
+            // A backlog into the columnstore may meet many segments; its limit would refuse it as a whole.
+            ("timescaledb.max_tuples_decompressed_per_dml_transaction", "0"),
+        ])
         .disable_statement_logging())
 }

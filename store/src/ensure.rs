@@ -26,8 +26,12 @@ impl Database {
         sqlx::query("SELECT pg_advisory_lock(hashtext('liftwatch ensure'))").execute(&mut connection).await?;
         chunk_interval_ensure(&mut connection, self.config().chunk_interval).await?;
         match edition {
-            Edition::Apache => rollup::table_ensure(&mut connection).await?,
-            Edition::Community => rollup::aggregate_ensure(&mut connection).await?,
+            Edition::Apache => rollup::own::ensure(&mut connection).await?,
+            Edition::Community => {
+                rollup::aggregate::ensure(&mut connection).await?;
+                let now = time::OffsetDateTime::now_utc().into();
+                rollup::aggregate::policies_ensure(&mut connection, self.config(), now).await?;
+            }
         }
         connection.close().await?;
         self.edition_found(edition);

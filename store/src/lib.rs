@@ -19,6 +19,7 @@ mod quarantine;
 mod query;
 pub mod recovery;
 mod registry;
+mod retention;
 mod rollup;
 mod rows;
 mod scratch;
@@ -42,7 +43,7 @@ pub use downlink::{DownlinkFate, DownlinkListener, DownlinkQueueError, DownlinkR
 pub use elevator::{ElevatorRecord, LatestState};
 pub use ensure::Edition;
 pub use error::StoreError;
-pub use maintenance::MaintenanceReport;
+pub use maintenance::{MaintenanceMetrics, MaintenanceReport, Step};
 pub use presence::{PresenceRecord, TerminalPresence};
 pub use quarantine::{QuarantineEntry, QuarantineReason};
 pub use query::{
@@ -51,6 +52,7 @@ pub use query::{
     SeriesField, StatesPage, m4,
 };
 pub use registry::{Registry, TerminalRecord};
+pub use retention::{Kept, Retention};
 pub use scratch::ScratchDatabase;
 pub use size::Counts;
 pub use state::ElevatorState;

@@ -1,36 +1,75 @@
 //! What has to be done now and then: rolling up, and letting go of what is older than the retention.
+//!
+//! Promises: one process at a time, whoever calls; every step bounded in time and in what one transaction
+//! holds, and made up by the next run if it was cut short; a step that fails does not keep the others from
+//! running; readings that are not rolled up yet are not let go. What it did and when it is due is kept in
+//! `maintenance_step`. Does not: schedule itself, or touch the registry, alarms or the audit log.
+
+mod budget;
+mod chunks;
+mod division;
+mod metrics;
+mod rows;
+mod step;
 
 use std::time::Duration;
 
 use domain::Timestamp;
 use sqlx::Connection;
+use sqlx::postgres::PgConnection;
 
+use crate::rollup::{aggregate, own};
 use crate::{Database, Edition, StoreError, rollup};
+pub(crate) use budget::Budget;
+pub use metrics::MaintenanceMetrics;
+pub use step::Step;
 
-/// Orders to terminals are kept this long, long after the last of them can be delivered; that they were given
-/// stays in the audit log.
-const DOWNLINKS_KEPT: Duration = Duration::from_hours(30 * 24);
+/// A statement of maintenance that takes longer is given up, and tried again by a later run.
+const STATEMENT_TIMEOUT: Duration = Duration::from_mins(30);
+/// A lock that is not to be had for so long is given up: nobody queues behind maintenance for longer.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What one run has done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Default)]
 pub struct MaintenanceReport {
-    /// Stretches of at most an hour that were rolled up. Always 0 on the Community edition.
+    /// Stretches of at most an hour whose minutes were rolled up. Always 0 on the Community edition.
     pub stretches: u64,
-    /// (Elevator, hour) pairs rolled up again because readings came late.
+    /// Hours rolled up. Always 0 on the Community edition.
+    pub hours: u64,
+    /// (Elevator, hour) pairs rolled up again because readings came late. Always 0 on the Community edition.
     pub late_hours: u64,
+    /// Late (elevator, hour) pairs that still wait.
+    pub late_hours_waiting: u64,
+    /// How far the rollup by minute is behind; nothing before the first.
+    pub rollup_lag: Option<Duration>,
+    /// Windows of continuous aggregates looked at for late readings. Always 0 on the Apache edition.
+    pub windows_refreshed: u64,
     /// Chunks let go.
     pub chunks_dropped: u64,
+    /// Rows of elevators whose division keeps them for less, let go.
+    pub division_rows_dropped: u64,
     /// Quarantined things let go.
     pub quarantine_dropped: u64,
     /// Orders to terminals let go.
     pub downlinks_dropped: u64,
+    /// Notes of candidates that were not raised, evidence, and ended fault periods let go.
+    pub records_dropped: u64,
+    /// Events of the alarm stream let go.
+    pub alarm_events_dropped: u64,
+    /// Steps that ran, in order.
+    pub steps: Vec<Step>,
+    /// Steps that failed, with why. They are tried again by a later run.
+    pub failed: Vec<(Step, StoreError)>,
+    /// A step's time ended before its work did: the next run goes on.
+    pub more: bool,
     /// Another process is at it; nothing was done.
     pub elsewhere: bool,
 }
 
 impl Database {
     /// To be called about once a minute, by any number of processes: one of them does it. Reads the database to
-    /// see what is to be done, so a run that failed or was left out is made up by the next.
+    /// see what is to be done, so a run that failed or was left out is made up by the next. May be dropped at
+    /// any moment.
     pub async fn maintenance_run(&self, now: Timestamp) -> Result<MaintenanceReport, StoreError> {
         let edition = match self.edition_known() {
             Some(edition) => edition,
@@ -44,31 +83,117 @@ impl Database {
         if !mine {
             return Ok(MaintenanceReport { elsewhere: true, ..MaintenanceReport::default() });
         }
+        sqlx::query(
+            "SELECT set_config('statement_timeout', $1, false),
+                    set_config('lock_timeout', $2, false)",
+        )
+        .bind(STATEMENT_TIMEOUT.as_millis().to_string())
+        .bind(LOCK_TIMEOUT.as_millis().to_string())
+        .execute(&mut connection)
+        .await?;
         let mut report = MaintenanceReport::default();
-        if edition == Edition::Apache {
-            (report.stretches, report.late_hours) = rollup::rollup_run(&mut connection, now).await?;
+        for step in step::due(&mut connection, edition, now).await? {
+            report.steps.push(step);
+            let budget = Budget::new(step.time());
+            let outcome = self.step_run(&mut connection, step, edition, now, &budget, &mut report).await;
+            let lost = matches!(&outcome, Err(StoreError::Unavailable(_) | StoreError::Timeout(_)));
+            if !lost {
+                step::note(&mut connection, step, now, &outcome).await?;
+            }
+            match outcome {
+                Ok(progress) => report.more |= progress.more,
+                Err(error) => report.failed.push((step, error)),
+            }
+            if lost {
+                return Ok(report);
+            }
         }
-        let oldest = now.minus(self.config().retention).to_utc();
-        for table in ["telemetry", "fault"] {
-            let dropped = sqlx::query("SELECT drop_chunks($1::regclass, older_than => $2::timestamptz)")
-                .bind(table)
-                .bind(oldest)
-                .fetch_all(&mut connection)
-                .await?;
-            report.chunks_dropped += dropped.len() as u64;
-        }
-        report.quarantine_dropped = sqlx::query("DELETE FROM quarantine WHERE arrived < $1")
-            .bind(oldest)
-            .execute(&mut connection)
-            .await?
-            .rows_affected();
-        let oldest = now.minus(DOWNLINKS_KEPT).to_utc();
-        report.downlinks_dropped = sqlx::query("DELETE FROM downlink WHERE created < $1")
-            .bind(oldest)
-            .execute(&mut connection)
-            .await?
-            .rows_affected();
+        let reach = rollup::reach(&mut connection, edition).await?;
+        report.rollup_lag = reach.minutes_to.map(|to| now.since(to));
+        report.late_hours_waiting = reach.late_waiting.unsigned_abs();
         connection.close().await?;
         Ok(report)
     }
+
+    async fn step_run(
+        &self,
+        connection: &mut PgConnection,
+        step: Step,
+        edition: Edition,
+        now: Timestamp,
+        budget: &Budget,
+        report: &mut MaintenanceReport,
+    ) -> Result<Progress, StoreError> {
+        let config = self.config();
+        let progress = match step {
+            Step::Rollup => {
+                let done = own::run(connection, now, budget).await?;
+                report.stretches = done.stretches;
+                report.hours = done.hours;
+                report.late_hours = done.late_hours;
+                Progress { done: done.stretches + done.hours + done.late_hours, more: done.more }
+            }
+            Step::Policies => {
+                aggregate::policies_ensure(connection, config, now).await?;
+                Progress::default()
+            }
+            Step::Refresh => {
+                let (windows, more) = aggregate::refresh(connection, config, now, budget).await?;
+                report.windows_refreshed = windows;
+                Progress { done: windows, more }
+            }
+            Step::Chunks => {
+                let progress = chunks::run(connection, config, edition, now, budget).await?;
+                report.chunks_dropped = progress.done;
+                progress
+            }
+            Step::Divisions => {
+                let progress = division::run(connection, config, edition, now, budget).await?;
+                report.division_rows_dropped = progress.done;
+                progress
+            }
+            Step::Rows => {
+                let dropped = rows::run(connection, &config.retention, now, budget).await?;
+                report.quarantine_dropped = dropped.quarantine;
+                report.downlinks_dropped = dropped.downlinks;
+                report.records_dropped = dropped.records;
+                let done = dropped.quarantine + dropped.downlinks + dropped.records;
+                Progress { done, more: dropped.more }
+            }
+            Step::AlarmEvents => {
+                let progress = self.alarm_events_run(now, budget).await?;
+                report.alarm_events_dropped = progress.done;
+                progress
+            }
+        };
+        Ok(progress)
+    }
+
+    /// The oldest part of the alarm stream, some at a time.
+    async fn alarm_events_run(&self, now: Timestamp, budget: &Budget) -> Result<Progress, StoreError> {
+        let before = now.minus(self.config().retention.span(crate::Kept::AlarmEvent));
+        let mut done = 0;
+        while let Some(before) = before.to_utc() {
+            let pace = budget.begin();
+            let retired = self.alarm_event_retire(before).await?;
+            done += retired;
+            if retired < crate::alarm::RETIRE_MAX.unsigned_abs() {
+                break;
+            }
+            if budget.spent() {
+                return Ok(Progress { done, more: true });
+            }
+            budget.pace(pace).await;
+        }
+        Ok(Progress { done, more: false })
+    }
+}
+
+/// What a step has done.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Progress {
+    /// Chunks, rows or stretches.
+    pub(crate) done: u64,
+    /// Its time ended before its work did.
+    pub(crate) more: bool,
 }

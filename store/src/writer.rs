@@ -135,7 +135,7 @@ impl Writer {
         self.sources.resolve(&mut session.connection, wanted).await?;
 
         let config = self.database.config();
-        let mut batch = Batch::new(items, &self.sources, config.retention)?;
+        let mut batch = Batch::new(items, &self.sources, config.retention.admitted())?;
         let mut report = CommitReport::default();
         let readings = batch::unique(&mut batch.readings, &mut batch.quarantine, &mut report);
         for rows in batch::windows(readings, config.chunk_interval) {

@@ -10,7 +10,7 @@ pub(super) struct Fault {
     pub(super) reason: String,
 }
 
-fn within<T: PartialOrd + std::fmt::Display>(
+pub(super) fn within<T: PartialOrd + std::fmt::Display>(
     key: &'static str,
     value: T,
     low: T,
@@ -46,8 +46,16 @@ impl Config {
         within("alerting.checkpoint_ms", self.alerting.checkpoint_ms, 100, 60_000)?;
         // The engine writes it as the last four digits of a rule's version.
         within("alerting.thresholds_version", self.alerting.thresholds_version, 0, 9_999)?;
-        within("store.retention_days", self.store.retention_days, 1, 36_500)?;
+        if let Some(days) = self.store.retention_days {
+            let reason = format!(
+                "has moved: write telemetry = {days} under [retention], where every table has its own span"
+            );
+            return Err(Fault { key: "store.retention_days", reason });
+        }
+        self.retention.check()?;
         within("store.chunk_hours", self.store.chunk_hours, 1, 24 * 31)?;
+        // At least a day: below that, every reading after a night without network would meet the columnstore.
+        within("store.columnstore_after_days", self.store.columnstore_after_days, 1, 36_500)?;
         self.check_text()?;
         self.check_services()?;
         self.check_listeners()

@@ -9,7 +9,8 @@ pub(super) const EXAMPLE: &str = include_str!("../../../deploy/liftwatch.toml");
 /// one (`#url = ...`); one without a value stays commented.
 pub(super) fn fill(config: &Config) -> String {
     let mut table = toml::Table::try_from(config).unwrap_or_default();
-    let thresholds = take_thresholds(&mut table);
+    let thresholds = take(&mut table, "alerting", "thresholds");
+    let divisions = take(&mut table, "retention", "division");
     let mut section = String::new();
     let mut text = String::with_capacity(EXAMPLE.len());
     for line in EXAMPLE.lines() {
@@ -22,10 +23,14 @@ pub(super) fn fill(config: &Config) -> String {
             None => text.extend([line, "\n"]),
         }
     }
-    if !thresholds.is_empty() {
-        let mut outer = toml::Table::new();
-        let alerting = toml::Table::from_iter([("thresholds".to_owned(), toml::Value::Table(thresholds))]);
-        outer.insert("alerting".to_owned(), toml::Value::Table(alerting));
+    for (section, name, inner) in
+        [("alerting", "thresholds", thresholds), ("retention", "division", divisions)]
+    {
+        if inner.is_empty() {
+            continue;
+        }
+        let outer = toml::Table::from_iter([(name.to_owned(), toml::Value::Table(inner))]);
+        let outer = toml::Table::from_iter([(section.to_owned(), toml::Value::Table(outer))]);
         text.push('\n');
         text.push_str(&toml::to_string(&outer).unwrap_or_default());
     }
@@ -37,10 +42,10 @@ fn within<'a>(table: &'a toml::Table, section: &str) -> Option<&'a toml::Table> 
     section.split('.').try_fold(table, |table, name| table.get(name)?.as_table())
 }
 
-/// Thresholds are a table of their own; they go to the end.
-fn take_thresholds(table: &mut toml::Table) -> toml::Table {
-    let alerting = table.get_mut("alerting").and_then(toml::Value::as_table_mut);
-    match alerting.and_then(|alerting| alerting.remove("thresholds")) {
+/// Tables by division go to the end, out of their section.
+fn take(table: &mut toml::Table, section: &str, name: &str) -> toml::Table {
+    let section = table.get_mut(section).and_then(toml::Value::as_table_mut);
+    match section.and_then(|section| section.remove(name)) {
         Some(toml::Value::Table(thresholds)) => thresholds,
         _ => toml::Table::new(),
     }
@@ -49,6 +54,7 @@ fn take_thresholds(table: &mut toml::Table) -> toml::Table {
 /// The name in `name = value` or `#name = value`; prose comments have a space after the `#`.
 fn setting_name(line: &str) -> Option<&str> {
     let (name, _) = line.strip_prefix('#').unwrap_or(line).split_once(" = ")?;
-    let plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    let plain = !name.is_empty() && name.bytes().all(letter);
     plain.then_some(name)
 }

@@ -32,7 +32,7 @@ fn the_example_describes_every_setting_and_no_other() {
         }
     }
     let mut known = error::known_keys();
-    known.retain(|key| key != "alerting.thresholds");
+    known.retain(|key| key != "alerting.thresholds" && key != "retention.division");
     known.sort();
     described.sort();
     assert_eq!(described, known);
@@ -82,9 +82,9 @@ fn unknown_settings_are_named_with_their_line_and_the_nearest() {
     );
     check_refused("[brokr]\n", &[], "liftwatch.toml:1: unknown setting 'brokr'; did you mean 'broker'?");
     check_refused(
-        "retention_days = 3\n",
+        "chunk_hours = 3\n",
         &[],
-        "liftwatch.toml:1: unknown setting 'retention_days'; did you mean 'store.retention_days'?",
+        "liftwatch.toml:1: unknown setting 'chunk_hours'; did you mean 'store.chunk_hours'?",
     );
     check_refused("[web]\nzzz = 1\n", &[], "liftwatch.toml:2: unknown setting 'web.zzz'");
     check_refused(
@@ -271,6 +271,36 @@ fn limits_and_lists_are_read() {
         "[broker.limits]\nclient_messages_per_s = 0\n",
         &[],
         "liftwatch.toml:2: 'broker.limits.client_messages_per_s' is 0, but must lie between 1 and 10000000",
+    );
+}
+
+#[test]
+fn retention_is_by_table_and_division() {
+    let text =
+        "[retention]\ntelemetry = 90\ntelemetry_1h = 400\n[retention.division.350102]\ntelemetry = 30\n";
+    let config = load(text, &[("LIFTWATCH_RETENTION__QUARANTINE", "7")]).unwrap();
+    assert_eq!(load(&config.to_toml(), &[]).unwrap(), config);
+    let days = |span: std::time::Duration| span.as_secs() / 86_400;
+    let retention = config.retention.of_store();
+    assert_eq!(days(retention.admitted()), 90);
+    assert_eq!(days(retention.span(store::Kept::Telemetry1h)), 400);
+    assert_eq!(days(retention.span(store::Kept::Quarantine)), 7);
+    assert_eq!(days(retention.span_of(store::Kept::Telemetry, "350102".parse().unwrap())), 30);
+    check_refused(
+        "[retention]\nfault = 0\n",
+        &[],
+        "liftwatch.toml:2: 'retention.fault' is 0, but must lie between 1 and 36500",
+    );
+    check_refused(
+        "[retention.division.350102]\ntelemetry = 0\n",
+        &[],
+        "liftwatch.toml:1: 'retention.division' says telemetry = 0 for 350102, but days must lie between 1 and 36500",
+    );
+    check_refused(
+        "[store]\nretention_days = 90\n",
+        &[],
+        "liftwatch.toml:2: 'store.retention_days' has moved: write telemetry = 90 under [retention], where every table \
+         has its own span",
     );
 }
 

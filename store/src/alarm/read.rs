@@ -9,6 +9,9 @@ use super::evidence::{self, Evidence};
 use super::rows::{self, AlarmRow, EventRow, alarm_columns};
 use crate::{Database, StoreError};
 
+/// Events of the stream that retention deletes in one transaction.
+pub(crate) const RETIRE_MAX: i64 = 5_000;
+
 /// Where the stream of alarm events begins and ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamPosition {
@@ -209,15 +212,24 @@ impl Database {
         Ok(Some(AlarmRecord { alarm: row.try_into()?, events: rows::events(events)?, evidence }))
     }
 
-    /// Deletes events of alarms decided before `before`, save those of open alarms and what follows them, and
-    /// answers how many. The stream then begins later.
+    /// Deletes events of alarms decided before `before`, save those of open alarms and what follows them, at most
+    /// [`RETIRE_MAX`], and answers how many. The stream then begins later.
     pub async fn alarm_event_retire(&self, before: OffsetDateTime) -> Result<u64, StoreError> {
         let mut connection = self.pool().acquire().await?;
+        // Numbers are in the order of commits, which is nearly that of time: the first tells whether any is due.
+        let due: Option<bool> = sqlx::query_scalar("SELECT at < $1 FROM alarm_event ORDER BY no LIMIT 1")
+            .bind(before)
+            .fetch_optional(&mut *connection)
+            .await?;
+        if due != Some(true) {
+            return Ok(0);
+        }
         let mut transaction = connection.begin().await?;
         sqlx::query("SET LOCAL liftwatch.retention = 'on'").execute(&mut *transaction).await?;
         // A prefix of the stream, so that what is kept stays gapless.
         let last: Option<i64> = sqlx::query_scalar(concat!(
             "SELECT least(
+                (SELECT retired + $2 FROM alarm_stream),
                 (SELECT max(no) FROM alarm_event WHERE at < $1),
                 (SELECT min(no) - 1 FROM alarm_event WHERE at >= $1),
                 (SELECT min(event.no) - 1
@@ -227,6 +239,7 @@ impl Database {
             "))",
         ))
         .bind(before)
+        .bind(RETIRE_MAX)
         .fetch_one(&mut *transaction)
         .await?;
         let Some(last) = last else { return Ok(0) };

@@ -67,3 +67,30 @@ pub(crate) async fn quarantined(database: &Database, reason: &str) -> i64 {
     let counts = database.quarantine_counts().await.unwrap();
     counts.iter().find(|(name, _)| name == reason).map_or(0, |(_, count)| *count)
 }
+
+/// Rows of (telemetry_1m, telemetry_1h) that are not what the readings stored say, and the other way round.
+pub(crate) async fn rollup_differences(database: &Database) -> (i64, i64) {
+    let differences = |table: &str, unit: &str| {
+        format!(
+            "WITH direct AS (
+                 SELECT time_bucket(INTERVAL '1 {unit}', time) AS bucket, elevator_id, count(*) AS readings,
+                        count(*) FILTER (WHERE car_status = 1) AS running,
+                        count(*) FILTER (WHERE door_state = 4) AS door_open,
+                        max(abs(velocity_mm_s)) AS velocity, max(vibration_mm_s2) AS vibration,
+                        max(load_kg) AS load, max(temperature_dc) AS temperature
+                 FROM telemetry
+                 GROUP BY 1, 2
+             ), kept AS (
+                 SELECT bucket, elevator_id, readings, running, door_open, velocity_mm_s_max, vibration_mm_s2_max,
+                        load_kg_max, temperature_dc_max
+                 FROM {table}
+             )
+             SELECT count(*)
+             FROM ((TABLE direct EXCEPT TABLE kept) UNION ALL (TABLE kept EXCEPT TABLE direct)) AS differing"
+        )
+    };
+    let count = async |sql: String| -> i64 {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(database.pool()).await.unwrap()
+    };
+    (count(differences("telemetry_1m", "minute")).await, count(differences("telemetry_1h", "hour")).await)
+}

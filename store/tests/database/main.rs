@@ -6,5 +6,7 @@ mod common;
 mod maintenance;
 mod presence;
 mod recovery;
+mod retention;
+mod rollup;
 mod schema;
 mod writer;

@@ -1,0 +1,244 @@
+//! Deleting rows of elevators whose division keeps them for less than others do.
+//!
+//! Chunk by chunk from the oldest on, some elevators at a time, few rows in a transaction, with pauses as long
+//! as the work: off the way of the writers. Where it has got to is kept per table and division, so it goes on
+//! where it ended. Once a week it begins anew, for readings that came late. A chunk in the columnstore is done
+//! once all of it is due: deleting from it means to read whole segments of an elevator, which is bearable once,
+//! not every hour. Rollups of the Community edition are continuous aggregates, from which nobody can delete by
+//! elevator: they go as a whole, by the longest span of any division.
+
+use std::time::Duration;
+
+use domain::{Area, Timestamp};
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection};
+use time::OffsetDateTime;
+
+use super::chunks::mark;
+use super::rows::exists;
+use super::{Budget, Progress};
+use crate::retention::Kept;
+use crate::rollup::{self, hour_of};
+use crate::{Edition, StoreConfig, StoreError};
+
+/// Rows deleted in one transaction from the rowstore.
+const ROWS_MAX: i64 = 10_000;
+/// Elevators in one statement: each is a stretch of the key's index.
+const ELEVATORS_MAX: usize = 16;
+/// Between two passes over everything.
+const SWEEP_EVERY: Duration = Duration::from_hours(7 * 24);
+
+/// A chunk as the catalog tells it.
+#[derive(Debug, sqlx::FromRow)]
+struct Chunk {
+    chunk_schema: String,
+    chunk_name: String,
+    range_start: OffsetDateTime,
+    range_end: OffsetDateTime,
+    is_compressed: bool,
+}
+
+/// Deletes what is due, of all divisions.
+pub(super) async fn run(
+    connection: &mut PgConnection,
+    config: &StoreConfig,
+    edition: Edition,
+    now: Timestamp,
+    budget: &Budget,
+) -> Result<Progress, StoreError> {
+    let retention = &config.retention;
+    let reach = rollup::reach(connection, edition).await?;
+    let areas: Vec<i32> = sqlx::query_scalar("SELECT DISTINCT area FROM elevator ORDER BY area")
+        .fetch_all(&mut *connection)
+        .await?;
+    let mut progress = Progress::default();
+    for table in Kept::ALL.into_iter().filter(|table| table.by_division()) {
+        let aggregate =
+            edition == Edition::Community && matches!(table, Kept::Telemetry1m | Kept::Telemetry1h);
+        if aggregate || !exists(connection, table.name()).await? {
+            continue;
+        }
+        for &number in &areas {
+            let Ok(area) = Area::from_number(number.unsigned_abs()) else { continue };
+            let span = retention.span_of(table, area);
+            if span >= retention.longest(table) {
+                continue;
+            }
+            let mut cutoff = hour_of(now.minus(span));
+            let rolled_up = match table {
+                Kept::Telemetry => Some(reach.settled_to()),
+                Kept::Telemetry1m => Some(reach.hours_to),
+                _ => None,
+            };
+            if let Some(settled) = rolled_up {
+                let Some(settled) = settled else { continue };
+                cutoff = cutoff.min(hour_of(settled));
+            }
+            let one = Division { table, area: number, cutoff, now };
+            let Progress { done, more } = one.run(connection, budget).await?;
+            progress.done += done;
+            if more {
+                return Ok(Progress { more, ..progress });
+            }
+        }
+    }
+    Ok(progress)
+}
+
+/// One table's rows of one division.
+struct Division {
+    table: Kept,
+    area: i32,
+    cutoff: Timestamp,
+    now: Timestamp,
+}
+
+impl Division {
+    async fn run(&self, connection: &mut PgConnection, budget: &Budget) -> Result<Progress, sqlx::Error> {
+        // First the mark: rollups must not be made again from what is left, in no order of events.
+        mark(connection, self.table, self.area, self.cutoff).await?;
+        let chunks = self.chunks(connection).await?;
+        let mut progress = Progress::default();
+        if chunks.is_empty() {
+            return Ok(progress);
+        }
+        let elevators: Vec<i64> =
+            sqlx::query_scalar("SELECT elevator_id FROM elevator WHERE area = $1 ORDER BY 1")
+                .bind(self.area)
+                .fetch_all(&mut *connection)
+                .await?;
+        for chunk in chunks {
+            let end = Timestamp::from(chunk.range_end);
+            if chunk.is_compressed && end > self.cutoff {
+                break;
+            }
+            // In the columnstore every row of a segment is read: one elevator at a time.
+            let group = if chunk.is_compressed { 1 } else { ELEVATORS_MAX };
+            for elevators in elevators.chunks(group) {
+                loop {
+                    let begun = budget.begin();
+                    let deleted = self.delete(connection, &chunk, elevators).await?;
+                    progress.done += deleted;
+                    if chunk.is_compressed || deleted < ROWS_MAX.unsigned_abs() {
+                        break;
+                    }
+                    if budget.spent() {
+                        return Ok(Progress { more: true, ..progress });
+                    }
+                    budget.pace(begun).await;
+                }
+                if budget.spent() {
+                    return Ok(Progress { more: true, ..progress });
+                }
+            }
+            self.reached(connection, end.min(self.cutoff)).await?;
+        }
+        Ok(progress)
+    }
+
+    /// Chunks with something due, from where the last run ended; from the oldest on once a week.
+    async fn chunks(&self, connection: &mut PgConnection) -> Result<Vec<Chunk>, sqlx::Error> {
+        sqlx::query(
+            "UPDATE retention_mark
+             SET position = '-infinity', swept = $3
+             WHERE table_name = $1
+               AND area = $2
+               AND swept < $3 - make_interval(secs => $4)",
+        )
+        .bind(self.table.name())
+        .bind(self.area)
+        .bind(self.now.to_utc())
+        .bind(SWEEP_EVERY.as_secs_f64())
+        .execute(&mut *connection)
+        .await?;
+        sqlx::query_as(
+            "SELECT chunk_schema::text, chunk_name::text, range_start, range_end, is_compressed
+             FROM timescaledb_information.chunks
+             WHERE hypertable_name = $1
+               AND hypertable_schema = current_schema()
+               AND range_start < $3
+               AND range_end > (
+                   SELECT position
+                   FROM retention_mark
+                   WHERE table_name = $1 AND area = $2
+               )
+             ORDER BY range_start",
+        )
+        .bind(self.table.name())
+        .bind(self.area)
+        .bind(self.cutoff.to_utc())
+        .fetch_all(connection)
+        .await
+    }
+
+    async fn delete(
+        &self,
+        connection: &mut PgConnection,
+        chunk: &Chunk,
+        elevators: &[i64],
+    ) -> Result<u64, sqlx::Error> {
+        let (table, column) = (self.table.name(), self.table.time_column());
+        let cutoff = self.cutoff.to_utc();
+        let mut transaction = connection.begin().await?;
+        let deleted = if chunk.is_compressed {
+            // Through the hypertable, which alone knows the columnstore; some versions read what they delete.
+            sqlx::query(
+                "SELECT set_config('timescaledb.max_tuples_decompressed_per_dml_transaction', '0', true)",
+            )
+            .execute(&mut *transaction)
+            .await?;
+            let sql = format!(
+                "DELETE FROM {table} WHERE elevator_id = ANY ($1) AND {column} >= $2 AND {column} < $3"
+            );
+            sqlx::query(AssertSqlSafe(sql))
+                .bind(elevators)
+                .bind(chunk.range_start)
+                .bind(chunk.range_end)
+                .execute(&mut *transaction)
+                .await?
+                .rows_affected()
+        } else {
+            // The chunk itself, so that its own row addresses can be used.
+            let name = format!("\"{}\".\"{}\"", chunk.chunk_schema, chunk.chunk_name);
+            let sql = format!(
+                "DELETE FROM {name}
+                 WHERE ctid = ANY (ARRAY(
+                     SELECT ctid
+                     FROM {name}
+                     WHERE elevator_id = ANY ($1) AND {column} < $2
+                     LIMIT $3
+                 ))"
+            );
+            sqlx::query(AssertSqlSafe(sql))
+                .persistent(false)
+                .bind(elevators)
+                .bind(cutoff)
+                .bind(ROWS_MAX)
+                .execute(&mut *transaction)
+                .await?
+                .rows_affected()
+        };
+        if deleted > 0 {
+            sqlx::query(
+                "UPDATE retention_mark SET deleted = deleted + $3 WHERE table_name = $1 AND area = $2",
+            )
+            .bind(table)
+            .bind(self.area)
+            .bind(deleted as i64)
+            .execute(&mut *transaction)
+            .await?;
+        }
+        transaction.commit().await?;
+        Ok(deleted)
+    }
+
+    async fn reached(&self, connection: &mut PgConnection, to: Timestamp) -> Result<(), sqlx::Error> {
+        sqlx::query("UPDATE retention_mark SET position = $3 WHERE table_name = $1 AND area = $2")
+            .bind(self.table.name())
+            .bind(self.area)
+            .bind(to.to_utc())
+            .execute(connection)
+            .await
+            .map(drop)
+    }
+}
