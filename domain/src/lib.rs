@@ -12,6 +12,7 @@ mod message;
 mod presence;
 mod reading;
 mod receipt;
+mod statistics;
 mod time;
 
 pub use alarm::{
@@ -27,4 +28,5 @@ pub use reading::{
     CarStatus, Direction, DoorState, Field, Floor, Passengers, RangeError, Reading, ServiceMode,
 };
 pub use receipt::Receipt;
+pub use statistics::{Counter, Counters, Statistics};
 pub use time::{Arrival, ArrivalNo, ParseTimestampError, Timestamp};

@@ -32,6 +32,9 @@ pub const LOAD_KG_MAX: i32 = 30_000;
 pub const TEMPERATURE_DC_ABS_MAX: i32 = 2_000;
 /// Vibration in mm/s².
 pub const VIBRATION_MM_S2_MAX: i32 = 1_000_000;
+/// A counter of the statistics: a lift that runs a hundred years stays a thousand times below, and a total of
+/// any number of segments fits 64 bits.
+pub const COUNTER_MAX: i64 = 1_000_000_000_000;
 /// Age and skew kept, in ms: larger ones are stored as this bound (24 days).
 pub const SKEW_MS_ABS_MAX: i64 = 2_000_000_000;
 

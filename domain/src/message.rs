@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BootId, FaultKind, Reading, Seq, Timestamp, fault_by_slug};
+use crate::{BootId, FaultKind, Reading, Seq, Statistics, Timestamp, fault_by_slug};
 
 /// A fault, event or alarm code: what the terminal sent, and what it means to us. A code that its profile
 /// does not know means [`FaultKind`] `unknown_code`; the raw text is kept.
@@ -105,6 +105,8 @@ pub enum Message {
     Telemetry(TelemetryBatch),
     /// `.../event`
     Event(EventBatch),
+    /// `.../stats`
+    Statistics(Statistics),
 }
 
 impl Message {
@@ -113,6 +115,7 @@ impl Message {
         match self {
             Message::Telemetry(batch) => batch.boot,
             Message::Event(batch) => batch.boot,
+            Message::Statistics(statistics) => statistics.boot,
         }
     }
 
@@ -121,6 +124,7 @@ impl Message {
         match self {
             Message::Telemetry(batch) => batch.sent,
             Message::Event(batch) => batch.sent,
+            Message::Statistics(statistics) => statistics.sent,
         }
     }
 }

@@ -13,7 +13,8 @@ use fuzz::{guard, seeds};
 /// In-process mutation fuzzing of everything that reads bytes of the network.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// A target, or `all`: packets, connect, websocket, telemetry, event, telemetry_json, event_json, topics.
+    /// A target, or `all`: packets, connect, websocket, telemetry, event, telemetry_json, event_json,
+    /// statistics, statistics_json, topics.
     #[arg(default_value = "all")]
     target: String,
     /// Inputs over all targets.

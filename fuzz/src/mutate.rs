@@ -126,6 +126,7 @@ const TOPICS: &[&[u8]] = &[
     b"T1/",
     b"telemetry",
     b"event.json",
+    b"stats",
     b"/",
     b"//",
     b"+",

@@ -4,8 +4,8 @@ mod mqtt;
 mod websocket;
 
 use domain::{
-    BootId, Code, EventBatch, EventState, FaultEvent, Field, Floor, Passengers, Reading, Seq, ServiceMode,
-    TelemetryBatch, Timestamp,
+    BootId, Code, Counter, EventBatch, EventState, FaultEvent, Field, Floor, Passengers, Reading, Seq,
+    ServiceMode, Statistics, TelemetryBatch, Timestamp,
 };
 
 use crate::targets::{ALL, Target};
@@ -117,7 +117,17 @@ fn protobuf() -> Vec<Seed> {
     let telemetry =
         telemetry.map(|(name, batch)| Seed::new("telemetry", name, proto::encode::telemetry(&batch)));
     let event = event.map(|(name, batch)| Seed::new("event", name, proto::encode::events(&batch)));
-    telemetry.into_iter().chain(event).collect()
+    let counted = |values: &[i64]| Statistics {
+        boot: BootId(7),
+        sent: Some(Timestamp::from_millis(BEGIN_MS + 200)),
+        seq: Seq(120),
+        time: Timestamp::from_millis(BEGIN_MS),
+        counters: Counter::ALL.into_iter().zip(values.iter().copied()).collect(),
+    };
+    let statistics = [("one", counted(&[9])), ("all", counted(&[1, 2, 3, 4, 5, 6, 7, 8, 1_000_000_000_000]))];
+    let statistics =
+        statistics.map(|(name, counted)| Seed::new("statistics", name, proto::encode::statistics(&counted)));
+    telemetry.into_iter().chain(event).chain(statistics).collect()
 }
 
 fn json() -> Vec<Seed> {
@@ -151,7 +161,16 @@ fn json() -> Vec<Seed> {
     ];
     let telemetry = telemetry.map(|(name, text)| Seed::new("telemetry_json", name, text));
     let event = event.map(|(name, text)| Seed::new("event_json", name, text));
-    telemetry.into_iter().chain(event).collect()
+    let statistics = [
+        (
+            "example",
+            r#"{"boot":7,"seq":10,"time":"2026-11-22T08:00:00+08:00","door_open_count":9000,"energy_kwh":8123.5,"total_hours":1200.25,"run_count":51234,"rope_bend_count":204936,"mileage_m":813000,"passenger_count":null,"levelling_count":3,"round_trip_count":4}"#,
+        ),
+        ("range", r#"{"time":1000,"energy_kwh":1e300,"run_count":-1}"#),
+        ("nothing", r#"{"time":1000}"#),
+    ];
+    let statistics = statistics.map(|(name, text)| Seed::new("statistics_json", name, text));
+    telemetry.into_iter().chain(event).chain(statistics).collect()
 }
 
 fn topics() -> Vec<Seed> {

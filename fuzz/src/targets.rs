@@ -1,7 +1,7 @@
 //! What is fuzzed: each target takes any bytes and panics when a promise is broken.
 
 use broker::TopicFilter;
-use domain::{EventBatch, Message, TelemetryBatch, limits};
+use domain::{EventBatch, Message, Statistics, TelemetryBatch, limits};
 use ingest::gb24476;
 
 use crate::mutate::Shape;
@@ -20,7 +20,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const ALL: [Target; 8] = [
+pub const ALL: [Target; 10] = [
     Target {
         name: "packets",
         run: broker::fuzzing::packets,
@@ -33,6 +33,8 @@ pub const ALL: [Target; 8] = [
     Target { name: "event", run: event, shape: Shape::Protobuf, weight: 2 },
     Target { name: "telemetry_json", run: telemetry_json, shape: Shape::Json, weight: 2 },
     Target { name: "event_json", run: event_json, shape: Shape::Json, weight: 2 },
+    Target { name: "statistics", run: statistics, shape: Shape::Protobuf, weight: 1 },
+    Target { name: "statistics_json", run: statistics_json, shape: Shape::Json, weight: 1 },
     Target { name: "topics", run: topics, shape: Shape::Topics, weight: 2 },
 ];
 
@@ -66,6 +68,20 @@ pub fn telemetry_json(payload: &[u8]) {
 pub fn event_json(payload: &[u8]) {
     if let Some(Message::Event(batch)) = decoded("event.json", payload) {
         check_events(&batch);
+    }
+}
+
+/// `Statistics` in protobuf.
+pub fn statistics(payload: &[u8]) {
+    if let Some(Message::Statistics(counted)) = decoded("stats", payload) {
+        check_statistics(&counted);
+    }
+}
+
+/// Statistics in the open JSON format.
+pub fn statistics_json(payload: &[u8]) {
+    if let Some(Message::Statistics(counted)) = decoded("stats.json", payload) {
+        check_statistics(&counted);
     }
 }
 
@@ -113,6 +129,14 @@ fn check_events(batch: &EventBatch) {
         assert!(event.code.raw.len() <= limits::CODE_BYTES_MAX);
         assert_eq!((&back.code, back.state), (&event.code, event.state));
     }
+}
+
+fn check_statistics(counted: &Statistics) {
+    counted.check().expect("decoded counters are within their ranges");
+    assert!(!counted.counters.is_empty(), "statistics say something");
+    assert_ne!(counted.seq.0, 0, "statistics have a number");
+    let back = proto::decode::statistics(&proto::encode::statistics(counted)).expect("it can be sent again");
+    assert_eq!((back.boot, back.counters), (counted.boot, counted.counters));
 }
 
 /// Three lines: a filter, a second one, a topic.

@@ -1,12 +1,12 @@
 //! One publish, decoded: pure, and total over all bytes.
 
-use domain::{EventBatch, Message, Seq, TelemetryBatch, limits};
+use domain::{EventBatch, Message, Seq, Statistics, TelemetryBatch, limits};
 use proto::decode::CodeTable;
 use sha2::{Digest, Sha256};
 use store::QuarantineReason;
 
-use crate::json;
 use crate::topic::{Channel, Format, Topic, TopicError};
+use crate::{json, json_statistics};
 
 /// A publish that a terminal may make.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +50,12 @@ pub fn decode(topic: &str, payload: &[u8], table: CodeTable<'_>) -> Result<Decod
         (Channel::Event, Format::Json) => {
             json::events(payload, table).map(events).map_err(|error| undecodable(error.to_string()))?
         }
+        (Channel::Stats, Format::Protobuf) => proto::decode::statistics(payload)
+            .map(statistics)
+            .map_err(|error| undecodable(error.to_string()))?,
+        (Channel::Stats, Format::Json) => json_statistics::statistics(payload)
+            .map(statistics)
+            .map_err(|error| undecodable(error.to_string()))?,
     };
     Ok(Decoded { topic, message })
 }
@@ -81,6 +87,15 @@ fn events(mut batch: EventBatch) -> Message {
         }
     }
     Message::Event(batch)
+}
+
+fn statistics(mut one: Statistics) -> Message {
+    if one.seq == Seq(0) {
+        let alone = Statistics { sent: None, ..one.clone() };
+        let subsecond = one.time.micros().to_be_bytes();
+        one.seq = derived(&[b"statistics", &proto::encode::statistics(&alone), &subsecond]);
+    }
+    Message::Statistics(one)
 }
 
 /// A negative number from a hash, so that it never meets a terminal's own (DESIGN.md 4).
@@ -130,7 +145,7 @@ mod tests {
     proptest! {
         #[test]
         fn hostile_publishes_never_panic(
-            channel in prop::sample::select(vec!["telemetry", "event", "telemetry.json", "event.json", "x"]),
+            channel in prop::sample::select(vec!["telemetry", "event", "stats", "telemetry.json", "event.json", "stats.json", "x"]),
             payload in prop::collection::vec(any::<u8>(), 0..200),
         ) {
             let _ = decode(&format!("lift/v1/350102/t/{channel}"), &payload, &gb24476);

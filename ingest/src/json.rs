@@ -38,12 +38,12 @@ impl From<RangeError> for JsonError {
 
 /// A device time: RFC 3339; `YYYY-MM-DD HH:MM:SS` without a zone is UTC+8 (DOMAIN.md 6); a number is
 /// milliseconds since 1970.
-struct DeviceTime(Timestamp);
+pub(crate) struct DeviceTime(pub(crate) Timestamp);
 
 impl DeviceTime {
     /// Without the part below a millisecond: `sent` is kept in the store as a difference in milliseconds, and
     /// what the rules see live must be what they see again in a replay.
-    fn whole_millis(self) -> Timestamp {
+    pub(crate) fn whole_millis(self) -> Timestamp {
         Timestamp::from_millis(self.0.millis())
     }
 }
@@ -141,7 +141,7 @@ fn codes(list: Vec<JsonCode>, table: CodeTable<'_>) -> Result<Vec<domain::Code>,
     list.into_iter().map(|raw| code(&raw.text(), table)).collect()
 }
 
-fn seq(sent: Option<u64>) -> Result<Seq, RangeError> {
+pub(crate) fn seq(sent: Option<u64>) -> Result<Seq, RangeError> {
     let number = sent.unwrap_or(0);
     i64::try_from(number).map(Seq).map_err(|_| RangeError { field: "seq", value: number.cast_signed() })
 }

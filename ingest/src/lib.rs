@@ -7,6 +7,7 @@
 
 mod decode;
 mod json;
+mod json_statistics;
 mod metrics;
 mod pipeline;
 mod presence;

@@ -13,6 +13,8 @@ pub struct IngestMetrics {
     pub readings: Counter,
     /// Fault events decoded.
     pub events: Counter,
+    /// Statistics messages decoded.
+    pub statistics: Counter,
     /// Messages to quarantine, by reason.
     pub undecodable: Family<Vec<(&'static str, &'static str)>, Counter>,
     /// Messages under another area than the registry's.
@@ -35,6 +37,7 @@ impl IngestMetrics {
         let metrics = Self {
             readings: Counter::default(),
             events: Counter::default(),
+            statistics: Counter::default(),
             undecodable: Family::default(),
             wrong_area: Counter::default(),
             shed: Counter::default(),
@@ -46,6 +49,7 @@ impl IngestMetrics {
         let ingest = registry.sub_registry_with_prefix("ingest");
         ingest.register("readings", "Readings decoded", metrics.readings.clone());
         ingest.register("events", "Fault events decoded", metrics.events.clone());
+        ingest.register("statistics", "Statistics messages decoded", metrics.statistics.clone());
         ingest.register("undecodable", "Messages to quarantine", metrics.undecodable.clone());
         ingest.register("wrong_area", "Messages under another area", metrics.wrong_area.clone());
         ingest.register("shed", "Messages not stored because a queue was full", metrics.shed.clone());
@@ -60,6 +64,7 @@ impl IngestMetrics {
         match message {
             Message::Telemetry(batch) => self.readings.inc_by(batch.readings.len() as u64),
             Message::Event(batch) => self.events.inc_by(batch.events.len() as u64),
+            Message::Statistics(_) => self.statistics.inc(),
         };
     }
 

@@ -146,6 +146,7 @@ fn rows_of(item: &Item) -> usize {
         Item::Message(incoming) => match &*incoming.message {
             Message::Telemetry(batch) => batch.readings.len(),
             Message::Event(batch) => batch.events.len() + 1,
+            Message::Statistics(_) => 1,
         },
         Item::Quarantine(_) => 1,
     }

@@ -9,6 +9,8 @@ pub enum Channel {
     Telemetry,
     /// Faults, events, the alarm button.
     Event,
+    /// Counters.
+    Stats,
 }
 
 /// How the payload is written.
@@ -43,7 +45,7 @@ pub enum TopicError {
     #[error(transparent)]
     Id(#[from] IdError),
     /// No such channel.
-    #[error("the channel is telemetry, event, telemetry.json or event.json")]
+    #[error("the channel is telemetry, event or stats, alone or with .json")]
     Channel,
 }
 
@@ -62,6 +64,8 @@ impl std::str::FromStr for Topic {
             "telemetry.json" => (Channel::Telemetry, Format::Json),
             "event" => (Channel::Event, Format::Protobuf),
             "event.json" => (Channel::Event, Format::Json),
+            "stats" => (Channel::Stats, Format::Protobuf),
+            "stats.json" => (Channel::Stats, Format::Json),
             _ => return Err(TopicError::Channel),
         };
         Ok(Self { area: area.parse()?, terminal_id: TerminalId::new(terminal)?, channel, format })
@@ -79,12 +83,16 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn reads_the_four_topics_of_a_terminal() {
+    fn reads_the_topics_of_a_terminal() {
         let topic: Topic = "lift/v1/350102/T-1/telemetry".parse().unwrap();
         assert_eq!((topic.channel, topic.format), (Channel::Telemetry, Format::Protobuf));
         assert_eq!(topic.terminal_id.as_str(), "T-1");
         let topic: Topic = "lift/v1/350102/T-1/event.json".parse().unwrap();
         assert_eq!((topic.channel, topic.format), (Channel::Event, Format::Json));
+        let topic: Topic = "lift/v1/350102/T-1/stats".parse().unwrap();
+        assert_eq!((topic.channel, topic.format), (Channel::Stats, Format::Protobuf));
+        let topic: Topic = "lift/v1/350102/T-1/stats.json".parse().unwrap();
+        assert_eq!((topic.channel, topic.format), (Channel::Stats, Format::Json));
     }
 
     #[test]

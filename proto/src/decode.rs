@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use domain::{
-    BootId, CarStatus, Code, Direction, DoorState, Downlink, DownlinkError, DownlinkId, EventBatch,
-    EventState, FaultEvent, Field, Floor, Passengers, RangeError, Reading, SentDownlink, Seq, ServiceMode,
-    TelemetryBatch, Timestamp, limits,
+    BootId, CarStatus, Code, Counter, Counters, Direction, DoorState, Downlink, DownlinkError, DownlinkId,
+    EventBatch, EventState, FaultEvent, Field, Floor, Passengers, RangeError, Reading, SentDownlink, Seq,
+    ServiceMode, Statistics, TelemetryBatch, Timestamp, limits,
 };
 use prost::Message;
 
@@ -190,6 +190,40 @@ pub fn events(payload: &[u8], table: CodeTable<'_>) -> Result<EventBatch, Decode
         events: batch.events.iter().map(event).collect::<Result<_, DecodeError>>()?,
         active: batch.active.as_ref().map(|list| codes(list, table)).transpose()?,
     })
+}
+
+/// Decodes the payload of a statistics topic. As with [`telemetry`], seq 0 means "none given".
+pub fn statistics(payload: &[u8]) -> Result<Statistics, DecodeError> {
+    let sent = v1::Statistics::decode(payload)?;
+    let number = |field: &'static str, value: u64| {
+        i64::try_from(value).map_err(|_| RangeError { field, value: value.cast_signed() })
+    };
+    let mut counters = Counters::default();
+    for (counter, value) in [
+        (Counter::DoorOpenCount, sent.door_open_count),
+        (Counter::EnergyWh, sent.energy_wh),
+        (Counter::RunningS, sent.running_s),
+        (Counter::RunCount, sent.run_count),
+        (Counter::RopeBendCount, sent.rope_bend_count),
+        (Counter::MileageM, sent.mileage_m),
+        (Counter::PassengerCount, sent.passenger_count),
+        (Counter::LevellingCount, sent.levelling_count),
+        (Counter::RoundTripCount, sent.round_trip_count),
+    ] {
+        counters.set(counter, value.map(|value| number(counter.slug(), value)).transpose()?);
+    }
+    if counters.is_empty() {
+        return Err(DecodeError::Count { what: "counters", count: 0, bound: "1 to 9" });
+    }
+    let statistics = Statistics {
+        boot: BootId(sent.boot),
+        sent: sent.sent_ms.map(Timestamp::from_millis),
+        seq: Seq(number("seq", sent.seq)?),
+        time: Timestamp::from_millis(sent.time_ms),
+        counters,
+    };
+    statistics.check()?;
+    Ok(statistics)
 }
 
 #[cfg(test)]

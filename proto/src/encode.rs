@@ -1,7 +1,8 @@
 //! From domain types to telemetry messages: what a terminal, and so the simulator, publishes, and what it is told.
 
 use domain::{
-    Code, Downlink, EventBatch, Field, Passengers, Reading, SentDownlink, TelemetryBatch, Timestamp, limits,
+    Code, Counter, Downlink, EventBatch, Field, Passengers, Reading, SentDownlink, Statistics,
+    TelemetryBatch, Timestamp, limits,
 };
 use prost::Message;
 
@@ -87,6 +88,27 @@ pub fn events(batch: &EventBatch) -> Vec<u8> {
             })
             .collect(),
         active: batch.active.as_deref().map(codes),
+    }
+    .encode_to_vec()
+}
+
+/// Encodes statistics.
+pub fn statistics(statistics: &Statistics) -> Vec<u8> {
+    let value = |counter| statistics.counters.get(counter).map(|value| value.max(0).cast_unsigned());
+    v1::Statistics {
+        boot: statistics.boot.0,
+        sent_ms: statistics.sent.map(Timestamp::millis),
+        seq: statistics.seq.0.max(0).cast_unsigned(),
+        time_ms: statistics.time.millis(),
+        door_open_count: value(Counter::DoorOpenCount),
+        energy_wh: value(Counter::EnergyWh),
+        running_s: value(Counter::RunningS),
+        run_count: value(Counter::RunCount),
+        rope_bend_count: value(Counter::RopeBendCount),
+        mileage_m: value(Counter::MileageM),
+        passenger_count: value(Counter::PassengerCount),
+        levelling_count: value(Counter::LevellingCount),
+        round_trip_count: value(Counter::RoundTripCount),
     }
     .encode_to_vec()
 }

@@ -1,6 +1,8 @@
 //! Messages: each reading and event placed in its terminal's order and handed to the rules, live or late.
 
-use domain::{Arrival, BootId, Code, EventBatch, EventState, Field, Message, Reading, Seq, ServiceMode};
+use domain::{
+    Arrival, BootId, Code, EventBatch, EventState, Field, Message, Reading, Seq, ServiceMode, Statistics,
+};
 
 use super::apply::{Ctx, evaluate, fire_until};
 use super::merge::{Arrival2, PRESENCE_FIELDS, merge};
@@ -38,6 +40,7 @@ pub(super) fn take(
             }
         }
         Message::Event(batch) => take_events(state, &envelope, batch, out),
+        Message::Statistics(statistics) => take_statistics(state, &envelope, statistics, out),
     }
 }
 
@@ -218,6 +221,32 @@ fn take_events(
         codes::reconcile(state, &mut ctx, list, true);
         evaluate(state, &mut ctx);
     }
+}
+
+/// Counters say nothing to the rules, but they take numbers: without them here, the next reading would seem to
+/// come after a hole.
+fn take_statistics(
+    state: &mut ElevatorState,
+    envelope: &Envelope<'_>,
+    statistics: &Statistics,
+    out: &mut Vec<Transition>,
+) {
+    let Envelope { index, boot, rules, now, arrival } = *envelope;
+    let numbers = rules.thresholds;
+    let timing = state.terminals[index].timing(statistics.sent, statistics.time, now, numbers);
+    let order = state.terminals[index].place(boot, statistics.seq, &timing);
+    // What is forgotten is forgotten with the boot or at the hole, not earlier.
+    if !matches!(order, Order::Next { hole, boot } if hole || boot) {
+        return;
+    }
+    let start = timing.corrected.max(now.minus_s(numbers.timer_back_s));
+    if timing.live {
+        fire_until(state, rules, start, out);
+    }
+    envelope.forget(state, order, start);
+    let origin = envelope.origin(state, boot, statistics.seq, statistics.time.micros());
+    let (began, no, live) = (timing.corrected, arrival.no, timing.live);
+    evaluate(state, &mut Ctx { rules, now, start, began, no, origin, live, out });
 }
 
 fn tell(state: &mut ElevatorState, ctx: &mut Ctx<'_>, code: &Code, change: EventState, told: (BootId, Seq)) {

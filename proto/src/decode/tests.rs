@@ -36,6 +36,33 @@ fn golden_bytes_of_one_reading() {
 }
 
 #[test]
+fn golden_bytes_of_statistics() {
+    let values = Counter::ALL.into_iter().zip([1_i64, 1_000, 7_200, 4, 5, 6, 7, 8, limits::COUNTER_MAX]);
+    let counted = Statistics {
+        boot: BootId(7),
+        sent: Some(Timestamp::from_millis(1_763_769_600_200)),
+        seq: Seq(300),
+        time: Timestamp::from_millis(1_763_769_600_123),
+        counters: values.collect(),
+    };
+    let bytes = crate::encode::statistics(&counted);
+    let hex = bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    let head = "080710c891f1c6aa3318ac0220fb90f1c6aa33";
+    assert_eq!(hex, format!("{head}280130e80738a038400448055006580760086880a094a58d1d"));
+    assert_eq!(statistics(&bytes).unwrap(), counted);
+}
+
+#[test]
+fn statistics_that_are_none_are_refused_by_name() {
+    let error = |sent: v1::Statistics| statistics(&sent.encode_to_vec()).unwrap_err().to_string();
+    assert_eq!(error(v1::Statistics::default()), "counters: 0 given, 1 to 9 allowed");
+    let large = v1::Statistics { run_count: Some(u64::MAX), ..Default::default() };
+    assert_eq!(error(large), "run_count -1 is out of range");
+    let large = v1::Statistics { mileage_m: Some(1_000_000_000_001), ..Default::default() };
+    assert_eq!(error(large), "mileage_m 1000000000001 is out of range");
+}
+
+#[test]
 fn golden_bytes_of_orders() {
     let sent =
         |order| SentDownlink { id: DownlinkId(300), sent: Timestamp::from_millis(1_763_769_600_123), order };
@@ -131,9 +158,31 @@ proptest! {
     }
 
     #[test]
+    fn statistics_round_trip(
+        values in prop::collection::vec(prop::option::of(0..=limits::COUNTER_MAX), Counter::COUNT),
+        boot in any::<u32>(), seq in 0..i64::MAX, time_ms in any::<i64>(), sent in prop::option::of(any::<i32>()),
+    ) {
+        let counted = Counter::ALL.into_iter().zip(values);
+        let counted = Statistics {
+            boot: BootId(boot),
+            sent: sent.map(|millis| Timestamp::from_millis(i64::from(millis))),
+            seq: Seq(seq),
+            time: Timestamp::from_millis(time_ms.clamp(-4_000_000_000_000, 4_000_000_000_000)),
+            counters: counted.filter_map(|(counter, value)| Some((counter, value?))).collect(),
+        };
+        let back = statistics(&crate::encode::statistics(&counted));
+        if counted.counters.is_empty() {
+            prop_assert!(back.is_err());
+        } else {
+            prop_assert_eq!(back.unwrap(), counted);
+        }
+    }
+
+    #[test]
     fn hostile_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = telemetry(&bytes, &table);
         let _ = events(&bytes, &table);
         let _ = downlink(&bytes);
+        let _ = statistics(&bytes);
     }
 }

@@ -122,6 +122,41 @@ pub struct Event {
     #[prost(enumeration = "EventState", tag = "4")]
     pub state: i32,
 }
+/// Payload of lift/v1/{area}/{terminal}/stats: what the terminal has counted. Counters only grow; one that is
+/// smaller than before says that the terminal was replaced or reset. At least one, each at most 10^12.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Statistics {
+    #[prost(uint32, tag = "1")]
+    pub boot: u32,
+    /// Terminal clock at this transmission, ms since 1970 UTC; rewritten when it is sent again.
+    #[prost(int64, optional, tag = "2")]
+    pub sent_ms: ::core::option::Option<i64>,
+    /// From the same counter as readings and events; 0 where the terminal has none.
+    #[prost(uint64, tag = "3")]
+    pub seq: u64,
+    /// ms since 1970 UTC.
+    #[prost(int64, tag = "4")]
+    pub time_ms: i64,
+    #[prost(uint64, optional, tag = "5")]
+    pub door_open_count: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "6")]
+    pub energy_wh: ::core::option::Option<u64>,
+    /// Hours of running, in seconds.
+    #[prost(uint64, optional, tag = "7")]
+    pub running_s: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "8")]
+    pub run_count: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "9")]
+    pub rope_bend_count: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "10")]
+    pub mileage_m: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "11")]
+    pub passenger_count: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "12")]
+    pub levelling_count: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "13")]
+    pub round_trip_count: ::core::option::Option<u64>,
+}
 /// Payload of lift/v1/{area}/{terminal}/down: an order to the terminal, never to the elevator. It may come more
 /// than once, with the same id: an id that was seen is acknowledged and otherwise ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -83,6 +83,18 @@ impl<'a> Batch<'a> {
                     self.faults.push(FaultRow::active(origin, events, active, possible));
                 }
             }
+            Message::Statistics(statistics) => {
+                let (terminal, reason) = (incoming.terminal_id.as_str(), QuarantineReason::Refused);
+                let (detail, payload) = ("counters are not stored yet", format!("{statistics:?}"));
+                self.quarantine.push(QuarantineEntry::new(
+                    arrived,
+                    terminal,
+                    "stats",
+                    reason,
+                    detail,
+                    payload.as_bytes(),
+                ));
+            }
         }
     }
 }

@@ -1,0 +1,115 @@
+//! Statistics in the open JSON: the names of DOMAIN.md 3.2, in the units a terminal's display has. They are
+//! kept in whole Wh and seconds.
+
+use domain::{BootId, Counter, Statistics, limits};
+use proto::decode::DecodeError;
+use serde::Deserialize;
+
+use crate::json::{DeviceTime, JsonError, seq};
+
+#[derive(Deserialize)]
+struct JsonStatistics {
+    #[serde(default)]
+    boot: u32,
+    sent: Option<DeviceTime>,
+    seq: Option<u64>,
+    time: DeviceTime,
+    door_open_count: Option<i64>,
+    energy_kwh: Option<f64>,
+    total_hours: Option<f64>,
+    run_count: Option<i64>,
+    rope_bend_count: Option<i64>,
+    mileage_m: Option<i64>,
+    passenger_count: Option<i64>,
+    levelling_count: Option<i64>,
+    round_trip_count: Option<i64>,
+}
+
+/// Decodes `stats.json`. Seq 0 means "none given".
+pub(crate) fn statistics(payload: &[u8]) -> Result<Statistics, JsonError> {
+    let sent: JsonStatistics = serde_json::from_slice(payload)?;
+    // `as` saturates, and the range check below refuses what saturated.
+    let parts = |value: Option<f64>, parts: f64| value.map(|value| (value * parts).round() as i64);
+    let counters = [
+        (Counter::DoorOpenCount, sent.door_open_count),
+        (Counter::EnergyWh, parts(sent.energy_kwh, 1_000.0)),
+        (Counter::RunningS, parts(sent.total_hours, 3_600.0)),
+        (Counter::RunCount, sent.run_count),
+        (Counter::RopeBendCount, sent.rope_bend_count),
+        (Counter::MileageM, sent.mileage_m),
+        (Counter::PassengerCount, sent.passenger_count),
+        (Counter::LevellingCount, sent.levelling_count),
+        (Counter::RoundTripCount, sent.round_trip_count),
+    ];
+    let statistics = Statistics {
+        boot: BootId(sent.boot),
+        sent: sent.sent.map(DeviceTime::whole_millis),
+        seq: seq(sent.seq)?,
+        time: sent.time.0,
+        counters: counters.into_iter().filter_map(|(counter, value)| Some((counter, value?))).collect(),
+    };
+    if statistics.counters.is_empty() {
+        return Err(DecodeError::Count { what: "counters", count: 0, bound: "1 to 9" }.into());
+    }
+    statistics.check()?;
+    Ok(statistics)
+}
+
+const _: () = assert!(limits::COUNTER_MAX < 1 << 53, "a counter passes through a decimal number unhurt");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::Seq;
+    use proptest::prelude::*;
+
+    const EXAMPLE: &str = r#"{"boot":7,"seq":10,"time":"2026-11-22T08:00:00+08:00","door_open_count":9000,
+        "energy_kwh":8123.5,"total_hours":1200.25,"run_count":51234,"rope_bend_count":204936,
+        "mileage_m":813000,"passenger_count":null}"#;
+
+    #[test]
+    fn reads_the_names_and_units_of_the_wire_document() {
+        let counted = statistics(EXAMPLE.as_bytes()).unwrap();
+        assert_eq!((counted.boot, counted.seq), (BootId(7), Seq(10)));
+        assert_eq!(counted.time.to_string(), "2026-11-22T00:00:00Z");
+        let value = |counter| counted.counters.get(counter);
+        assert_eq!(value(Counter::EnergyWh), Some(8_123_500));
+        assert_eq!(value(Counter::RunningS), Some(4_320_900));
+        assert_eq!(value(Counter::RunCount), Some(51_234));
+        assert_eq!(value(Counter::PassengerCount), None);
+        assert_eq!(value(Counter::LevellingCount), None);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let error = |text: &str| statistics(text.as_bytes()).unwrap_err().to_string();
+        assert_eq!(error(r#"{"time":0}"#), "counters: 0 given, 1 to 9 allowed");
+        assert_eq!(error(r#"{"time":0,"run_count":-1}"#), "run_count -1 is out of range");
+        assert_eq!(error(r#"{"time":0,"energy_kwh":-0.1}"#), "energy_wh -100 is out of range");
+        assert!(error(r#"{"time":0,"total_hours":1e300}"#).starts_with("running_s"));
+        assert!(error(r#"{"run_count":1}"#).contains("time"));
+        assert!(error(r#"{"time":0,"run_count":1.5}"#).contains("line 1"));
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0_usize..300) {
+            let _ = statistics(&bytes);
+            let mut bent = EXAMPLE.as_bytes().to_vec();
+            let at = at % bent.len();
+            bent[at] = bytes.first().copied().unwrap_or(b'"');
+            let _ = statistics(&bent);
+        }
+
+        #[test]
+        fn decimals_are_kept_to_the_unit(wh in 0..=limits::COUNTER_MAX, s in 0..=limits::COUNTER_MAX) {
+            let text = format!(
+                r#"{{"time":0,"energy_kwh":{}.{:03},"total_hours":{}}}"#,
+                wh / 1_000, wh % 1_000, s as f64 / 3_600.0
+            );
+            let counted = statistics(text.as_bytes()).unwrap();
+            prop_assert_eq!(counted.counters.get(Counter::EnergyWh), Some(wh));
+            prop_assert_eq!(counted.counters.get(Counter::RunningS), Some(s));
+        }
+    }
+}
