@@ -26,6 +26,8 @@ fn help_teaches() {
         "pki",
         "terminal",
         "account",
+        "audit",
+        "quarantine",
     ] {
         assert!(Server::run(&[command, "--help"]).0, "{command} --help");
     }

@@ -9,6 +9,7 @@ mod decode;
 mod json;
 mod json_statistics;
 mod metrics;
+mod numbers;
 mod pipeline;
 mod presence;
 mod profile;

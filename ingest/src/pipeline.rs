@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::presence::{self, Change, Presences};
 use crate::shard::{Shard, Work};
-use crate::{IngestMetrics, Topic, decode, gb24476};
+use crate::{IngestMetrics, Topic, decode, gb24476, numbers};
 
 /// Bounds of ingest.
 #[derive(Debug, Clone)]
@@ -347,6 +347,7 @@ impl<S: Sink> Shell<S> {
             detail,
             &publish.payload,
         );
+        let entry = numbers::known(entry, &publish.topic, &publish.payload).arrived_as(arrival.no);
         let mut hash = DefaultHasher::new();
         publish.client_id.hash(&mut hash);
         let shard = ElevatorId((hash.finish() >> 1).cast_signed());

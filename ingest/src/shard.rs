@@ -158,7 +158,10 @@ fn refused(item: &Item, error: &StoreError) -> Option<QuarantineEntry> {
     let text = format!("{:?}", incoming.message);
     let terminal_id = incoming.terminal_id.as_str();
     let (arrived, reason) = (incoming.arrival.at, QuarantineReason::Refused);
-    Some(QuarantineEntry::new(arrived, terminal_id, "", reason, error.to_string(), text.as_bytes()))
+    let entry = QuarantineEntry::new(arrived, terminal_id, "", reason, error.to_string(), text.as_bytes());
+    let numbers = store::message_numbers(&incoming.message);
+    let entry = entry.numbered(&incoming.terminal_id, incoming.message.boot(), numbers);
+    Some(entry.arrived_as(incoming.arrival.no))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use domain::Receipt;
 use ingest::{Ingest, IngestConfig, IngestMetrics, IngestReceipt, Observed, Sink, Wiring};
 use prometheus_client::registry::Registry as MetricsRegistry;
 use serde::Serialize;
-use store::{Database, MaintenanceMetrics, Registry, StoreMetrics, Writer};
+use store::{Database, Ledger, LedgerMetrics, MaintenanceMetrics, Registry, StoreMetrics, Writer};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -194,10 +194,13 @@ impl App {
         let (store_up, store_is_up) = watch::channel(true);
         if let Some(gate) = gate {
             let registry = Arc::new(Registry::load(&database).await?);
-            let writers =
-                (0..config.ingest.writers).map(|_| Writer::new(&database, totals.store.clone())).collect();
             let control = gate.control();
             let arrival_start = database.run_begin(env!("CARGO_PKG_VERSION")).await?;
+            let ledger_metrics = Arc::new(LedgerMetrics::register(&mut metrics));
+            let mut ledger = Ledger::new(&database, arrival_start, ledger_metrics);
+            let writers = (0..config.ingest.writers)
+                .map(|_| Writer::new(&database, totals.store.clone()).with_ledger(ledger.notes()))
+                .collect();
             let now = time::OffsetDateTime::now_utc().into();
             if let Some(keeper) = keeper {
                 let (database, registry) = (database.clone(), registry.clone());
@@ -246,6 +249,11 @@ impl App {
             data.spawn(
                 async move { ("ingest", Ingest::run(ingest_config, wiring).await.map_err(Into::into)) },
             );
+            // Ends when the writers of ingest have.
+            data.spawn(async move {
+                ledger.run().await;
+                ("ledger", Ok(()))
+            });
             let stop = stops.gate.clone();
             data.spawn(async move {
                 gate.run(stop).await;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Cli, Command, DbCommand, DispatchCommand, ServeArgs};
 use crate::config::{Config, LogFormat};
-use crate::{account, app, database, demo, dispatch, logging, pki, terminal, traffic};
+use crate::{account, app, audit, database, demo, dispatch, logging, pki, quarantine, terminal, traffic};
 
 /// Runs it. 0: done; 1: it failed, and standard error says why; 2: the command line or the configuration is
 /// wrong.
@@ -60,6 +60,14 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Account(command) => {
             quiet_log()?;
             account::run(command).await?;
+        }
+        Command::Audit(arguments) => {
+            quiet_log()?;
+            return Ok(audit::run(arguments).await);
+        }
+        Command::Quarantine(command) => {
+            quiet_log()?;
+            quarantine::run(command).await?;
         }
         Command::Db(command) => db(command).await?,
         Command::CheckConfig(arguments) => {

@@ -2,6 +2,7 @@
 
 mod account;
 mod app;
+mod audit;
 mod auth;
 mod cli;
 mod commands;
@@ -12,6 +13,7 @@ mod dispatch;
 mod downlink;
 mod logging;
 mod pki;
+mod quarantine;
 mod terminal;
 mod traffic;
 

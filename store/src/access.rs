@@ -57,7 +57,7 @@ fn some_of<T: ToString>(all: &[T]) -> String {
 }
 
 /// A line in the audit log, in the transaction of what it tells.
-async fn note(
+pub(crate) async fn note(
     connection: &mut PgConnection,
     actor: &str,
     action: &'static str,

@@ -12,6 +12,7 @@ mod downlink;
 mod elevator;
 mod ensure;
 mod error;
+mod ledger;
 pub mod local;
 mod maintenance;
 mod presence;
@@ -43,9 +44,13 @@ pub use downlink::{DownlinkFate, DownlinkListener, DownlinkQueueError, DownlinkR
 pub use elevator::{ElevatorRecord, LatestState};
 pub use ensure::Edition;
 pub use error::StoreError;
+pub use ledger::{
+    AuditGap, AuditReport, AuditScope, GAPS_NAMED_MAX, GapOutcome, Ledger, LedgerMetrics, LedgerNotes,
+    SeqRanges, UsedTwice, message_numbers,
+};
 pub use maintenance::{MaintenanceMetrics, MaintenanceReport, Step};
 pub use presence::{PresenceRecord, TerminalPresence};
-pub use quarantine::{QuarantineEntry, QuarantineReason};
+pub use quarantine::{Numbered, QuarantineEntry, QuarantineFilter, QuarantineReason, QuarantineRecord};
 pub use query::{
     Connection, ElevatorSeries, FieldSeries, FleetFilter, FleetMinute, FleetState, LatestStates,
     MinuteReading, Plan, Point, Queries, QueryConfig, QueryError, QueryMetrics, Question, Resolution, Series,

@@ -1,11 +1,14 @@
 //! Where goes what cannot be decoded or stored: kept with its reason, so that its neighbours are stored and
 //! its terminal is answered (promise 4).
 
-use domain::{Timestamp, limits};
+mod desk;
+
+use domain::{ArrivalNo, BootId, TerminalId, Timestamp, limits};
 use sha2::{Digest, Sha256};
 use sqlx::postgres::PgConnection;
 
-use crate::{Database, StoreError};
+use crate::{Database, SeqRanges, StoreError};
+pub use desk::{QuarantineFilter, QuarantineRecord};
 
 /// Why something is in quarantine. Stable: add, never rename.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,11 +59,26 @@ impl QuarantineReason {
     }
 }
 
+/// The sequence numbers of what is kept, so that they are accounted for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Numbered {
+    /// Whose.
+    pub terminal_id: TerminalId,
+    /// Of which boot.
+    pub boot: BootId,
+    /// Which.
+    pub numbers: SeqRanges,
+}
+
 /// One thing to be kept. Quarantined twice, it is one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuarantineEntry {
     /// Server clock at arrival.
     pub arrived: Timestamp,
+    /// The message it was, or was part of.
+    pub arrival_no: Option<ArrivalNo>,
+    /// Its sequence numbers, where they are known.
+    pub numbered: Option<Numbered>,
     /// Who sent it; empty where nobody can be named.
     pub terminal_id: String,
     /// Where to.
@@ -91,6 +109,8 @@ impl QuarantineEntry {
     ) -> Self {
         Self {
             arrived,
+            arrival_no: None,
+            numbered: None,
             terminal_id: terminal_id.to_owned(),
             topic: topic.to_owned(),
             reason,
@@ -100,12 +120,31 @@ impl QuarantineEntry {
             payload_len: payload.len() as u64,
         }
     }
+
+    /// As this message, or as part of it.
+    #[must_use]
+    pub fn arrived_as(self, arrival_no: ArrivalNo) -> Self {
+        Self { arrival_no: Some(arrival_no), ..self }
+    }
+
+    /// With the sequence numbers it holds, if any is its terminal's own.
+    #[must_use]
+    pub fn numbered(self, terminal_id: &TerminalId, boot: BootId, numbers: SeqRanges) -> Self {
+        let numbered = Numbered { terminal_id: terminal_id.clone(), boot, numbers };
+        Self { numbered: Some(numbered).filter(|numbered| !numbered.numbers.is_empty()), ..self }
+    }
 }
 
 /// Text that PostgreSQL takes: without NUL, and no longer than anyone would read.
 fn storable(text: &str) -> String {
     let end = text.floor_char_boundary(QuarantineEntry::TEXT_BYTES_MAX);
     text[..end].replace('\0', "\u{fffd}")
+}
+
+/// As PostgreSQL writes an `int8multirange`.
+fn multirange(numbers: &SeqRanges) -> String {
+    let ranges: Vec<String> = numbers.as_slice().iter().map(|(from, to)| format!("[{from},{to}]")).collect();
+    format!("{{{}}}", ranges.join(","))
 }
 
 /// Stores them in one statement; those that are there already add nothing. Returns how many were new.
@@ -124,13 +163,25 @@ pub(crate) async fn quarantine_insert(
         .iter()
         .map(|entry| &entry.payload[..entry.payload.len().min(limits::QUARANTINE_BYTES_MAX)])
         .collect();
+    let arrival_no: Vec<Option<i64>> =
+        entries.iter().map(|entry| entry.arrival_no.map(|number| number.0)).collect();
+    let boot: Vec<Option<i64>> = entries
+        .iter()
+        .map(|entry| entry.numbered.as_ref().map(|numbered| i64::from(numbered.boot.0)))
+        .collect();
+    let numbers: Vec<Option<String>> = entries
+        .iter()
+        .map(|entry| entry.numbered.as_ref().map(|numbered| multirange(&numbered.numbers)))
+        .collect();
     let done = sqlx::query(
         "INSERT INTO quarantine
-             (arrived, payload_len, terminal_id, topic, reason, detail, payload_sha256, payload)
+             (arrived, payload_len, terminal_id, topic, reason, detail, payload_sha256, payload, arrival_no, boot,
+              numbers)
          SELECT timestamptz 'epoch' + arrived * interval '1 microsecond', len, terminal_id, topic, reason, detail,
-                sha256, payload
-         FROM unnest($1::int8[], $2::int8[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::bytea[])
-              AS entry (arrived, len, terminal_id, topic, reason, detail, sha256, payload)
+                sha256, payload, arrival_no, boot, numbers::int8multirange
+         FROM unnest($1::int8[], $2::int8[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::bytea[],
+                     $9::int8[], $10::int8[], $11::text[])
+              AS entry (arrived, len, terminal_id, topic, reason, detail, sha256, payload, arrival_no, boot, numbers)
          ON CONFLICT (payload_sha256, reason, terminal_id, topic) DO NOTHING",
     )
     .bind(arrived)
@@ -141,6 +192,9 @@ pub(crate) async fn quarantine_insert(
     .bind(text(|entry| &entry.detail))
     .bind(sha256)
     .bind(payload)
+    .bind(arrival_no)
+    .bind(boot)
+    .bind(numbers)
     .execute(connection)
     .await?;
     Ok(done.rows_affected())

@@ -5,8 +5,9 @@ mod reading;
 
 use std::fmt::Write as _;
 
-use domain::{Arrival, BootId, Code, SourceId, TerminalId, Timestamp, limits};
+use domain::{Arrival, BootId, Code, Seq, SourceId, TerminalId, Timestamp, limits};
 
+use crate::SeqRanges;
 use crate::copy::CopyBuffer;
 use crate::quarantine::{QuarantineEntry, QuarantineReason};
 
@@ -48,6 +49,12 @@ pub(crate) struct Origin<'a> {
 }
 
 impl Origin<'_> {
+    /// A row's entry in quarantine, with its number, so that this is accounted for.
+    fn quarantined(&self, seq: Seq, entry: QuarantineEntry) -> QuarantineEntry {
+        let numbers = SeqRanges::range(seq.0, seq.0);
+        entry.arrived_as(self.arrival.no).numbered(self.terminal_id, self.boot, numbers)
+    }
+
     fn age_ms(&self, time: Timestamp) -> Option<i32> {
         self.sent.map(|sent| bounded_ms(sent, time))
     }

@@ -24,7 +24,7 @@ use sqlx::postgres::PgConnection;
 use crate::copy::CopyBuffer;
 use crate::quarantine::{QuarantineEntry, quarantine_insert};
 use crate::source::Sources;
-use crate::{Database, Edition, StoreError, rollup};
+use crate::{Database, Edition, LedgerNotes, StoreError, rollup};
 use batch::Batch;
 pub use metrics::{ReasonLabel, StoreMetrics};
 
@@ -73,6 +73,7 @@ pub struct Writer {
     metrics: Arc<StoreMetrics>,
     sources: Sources,
     session: Option<Session>,
+    ledger: Option<LedgerNotes>,
 }
 
 /// A connection with what is known about its state.
@@ -87,7 +88,13 @@ struct Session {
 impl Writer {
     /// Connects when first used.
     pub fn new(database: &Database, metrics: Arc<StoreMetrics>) -> Self {
-        Self { database: database.clone(), metrics, sources: Sources::default(), session: None }
+        Self { database: database.clone(), metrics, sources: Sources::default(), session: None, ledger: None }
+    }
+
+    /// Tells the ledger what it commits.
+    #[must_use]
+    pub fn with_ledger(self, notes: LedgerNotes) -> Self {
+        Self { ledger: Some(notes), ..self }
     }
 
     /// Commits a batch; see the promise of this module. Any size is taken; 1 to 5,000 rows are quick.
@@ -131,7 +138,13 @@ impl Writer {
                 Item::Quarantine(_) => None,
             })
         };
-        let wanted = messages().map(|incoming| (&incoming.terminal_id, incoming.message.boot()));
+        let numbered = items.iter().filter_map(|item| match item {
+            Item::Message(_) => None,
+            Item::Quarantine(entry) => entry.numbered.as_ref(),
+        });
+        let wanted = messages()
+            .map(|incoming| (&incoming.terminal_id, incoming.message.boot()))
+            .chain(numbered.map(|numbered| (&numbered.terminal_id, numbered.boot)));
         self.sources.resolve(&mut session.connection, wanted).await?;
 
         let config = self.database.config();
@@ -153,10 +166,15 @@ impl Writer {
             rollup::late_insert(&mut session.connection, batch.late(now.max(newest))).await?;
         }
         path::gaps_insert(&mut session.connection, &batch.gaps).await?;
+        path::told_insert(&mut session.connection, &batch.told).await?;
         if !batch.quarantine.is_empty() {
             quarantine_insert(&mut session.connection, &batch.quarantine).await?;
             report.quarantined = batch.quarantine.len() as u64;
             self.metrics.quarantined(&batch.quarantine);
+        }
+        // Last: the ledger never claims what is not committed.
+        if let Some(ledger) = &self.ledger {
+            ledger.tell(batch.note);
         }
         Ok(report)
     }

@@ -225,7 +225,7 @@ fn region_or_all(text: &str) -> Result<Region, String> {
 }
 
 /// `35`, `3501` or `350102`; the region without its trailing zeros.
-fn region(text: &str) -> Result<Area, String> {
+pub(super) fn region(text: &str) -> Result<Area, String> {
     let wrong = || "a region has 2, 4 or 6 digits of GB/T 2260, as in 35, 3501 or 350102".to_owned();
     if !matches!(text.len(), 2 | 4 | 6) {
         return Err(wrong());

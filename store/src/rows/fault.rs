@@ -135,7 +135,9 @@ impl Row for FaultRow<'_> {
     fn quarantined(&self, reason: QuarantineReason, detail: String) -> QuarantineEntry {
         let payload = describe(self).to_string();
         let terminal = self.origin.terminal_id.as_str();
-        QuarantineEntry::new(self.origin.arrival.at, terminal, "event", reason, detail, payload.as_bytes())
+        let (arrived, payload) = (self.origin.arrival.at, payload.as_bytes());
+        let entry = QuarantineEntry::new(arrived, terminal, "event", reason, detail, payload);
+        self.origin.quarantined(self.seq, entry)
     }
 }
 
@@ -144,12 +146,15 @@ fn describe(row: &FaultRow<'_>) -> Value {
     let boot = row.origin.boot.0;
     if let Some(codes) = row.codes {
         let codes: Vec<&str> = codes.iter().map(|code| &*code.raw).collect();
-        return json!({ "boot": boot, "time": row.time, "active": codes });
+        let sent = (!row.timeless).then_some(row.time);
+        return json!({ "boot": boot, "sent": sent, "active": codes });
     }
     let state = match row.state {
         1 => "open",
         2 => "close",
         _ => "once",
     };
-    json!({ "boot": boot, "seq": row.seq.0, "time": row.time, "code": row.code, "state": state })
+    // A derived number is derived again.
+    let seq = Some(row.seq.0).filter(|seq| *seq > 0);
+    json!({ "boot": boot, "seq": seq, "time": row.time, "code": row.code, "state": state })
 }

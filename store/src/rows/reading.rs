@@ -147,14 +147,9 @@ impl Row for ReadingRow<'_> {
     fn quarantined(&self, reason: QuarantineReason, detail: String) -> QuarantineEntry {
         let payload = describe(self).to_string();
         let terminal = self.origin.terminal_id.as_str();
-        QuarantineEntry::new(
-            self.origin.arrival.at,
-            terminal,
-            "telemetry",
-            reason,
-            detail,
-            payload.as_bytes(),
-        )
+        let (arrived, payload) = (self.origin.arrival.at, payload.as_bytes());
+        let entry = QuarantineEntry::new(arrived, terminal, "telemetry", reason, detail, payload);
+        self.origin.quarantined(self.reading.seq, entry)
     }
 }
 
@@ -169,13 +164,20 @@ fn describe(row: &ReadingRow<'_>) -> Value {
     }
     let reading = row.reading;
     let mut fields = Map::new();
-    fields.insert("seq".to_owned(), reading.seq.0.into());
+    if reading.seq.0 > 0 {
+        // A derived one is derived again.
+        fields.insert("seq".to_owned(), reading.seq.0.into());
+    }
     fields.insert("time".to_owned(), reading.time.to_string().into());
     put(&mut fields, "service_mode", reading.service_mode.map(ServiceMode::number));
     put(&mut fields, "car_status", reading.car_status.map(CarStatus::number));
     put(&mut fields, "car_direction", reading.direction.map(Direction::number));
     put(&mut fields, "door_zone", reading.door_zone);
-    put(&mut fields, "door_state", reading.door_state.map(DoorState::number));
+    match reading.door_state {
+        // The open JSON has no number for it.
+        Field::Known(DoorState::NotClosed) => put(&mut fields, "door_closed", Field::Known(false)),
+        state => put(&mut fields, "door_state", state.map(DoorState::number)),
+    }
     put(&mut fields, "passengers", reading.passengers.map(|passengers| passengers.number() == 1));
     put(&mut fields, "floor", reading.floor.map(|floor| floor.as_str().to_owned()));
     put(&mut fields, "floor_ordinal", reading.floor_ordinal);
@@ -184,7 +186,7 @@ fn describe(row: &ReadingRow<'_>) -> Value {
     put(&mut fields, "load_kg", reading.load_kg);
     put(&mut fields, "people_count", reading.people_count);
     put(&mut fields, "flags", reading.flags);
-    put(&mut fields, "temperature_dc", reading.temperature_dc);
+    put(&mut fields, "car_temp_c", reading.temperature_dc.map(|tenths| f64::from(tenths) / 10.0));
     put(&mut fields, "vibration_mm_s2", reading.vibration_mm_s2);
     put(
         &mut fields,

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use domain::limits::{self, Admission, admit};
-use domain::{Message, SourceId, Timestamp};
+use domain::{ElevatorId, Message, SourceId, Timestamp};
 
 use super::{CommitReport, Incoming, Item};
+use crate::ledger::Note;
 use crate::quarantine::{QuarantineEntry, QuarantineReason};
 use crate::rows::{FaultRow, Origin, ReadingRow, Row};
 use crate::source::Sources;
-use crate::{StoreError, rollup};
+use crate::{SeqRanges, StoreError, rollup};
 
 /// The rows of a batch, in the order of arrival.
 #[derive(Debug, Default)]
@@ -18,6 +19,9 @@ pub(super) struct Batch<'a> {
     pub(super) readings: Vec<ReadingRow<'a>>,
     pub(super) faults: Vec<FaultRow<'a>>,
     pub(super) gaps: Vec<Gap>,
+    pub(super) told: Vec<Told>,
+    /// For the ledger, once all of it is committed.
+    pub(super) note: Note,
     pub(super) quarantine: Vec<QuarantineEntry>,
 }
 
@@ -29,13 +33,28 @@ pub(super) struct Gap {
     pub(super) to: i64,
 }
 
+/// The last number of the boot before this one, as the terminal says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) source: SourceId,
+    pub(super) seq_last: i64,
+}
+
 impl<'a> Batch<'a> {
     /// Sorts out what has an impossible device time. Sources must be resolved.
     pub(super) fn new(items: &'a [Item], sources: &Sources, retention: Duration) -> Result<Self, StoreError> {
         let mut batch = Batch { readings: Vec::with_capacity(items.len()), ..Batch::default() };
         for item in items {
             match item {
-                Item::Quarantine(entry) => batch.quarantine.push(entry.clone()),
+                Item::Quarantine(entry) => {
+                    if let Some(numbered) = &entry.numbered
+                        && let Some(source) = sources.get(&numbered.terminal_id, numbered.boot)
+                    {
+                        batch.note.quarantined(source, &numbered.numbers);
+                    }
+                    batch.note.arrival_no = batch.note.arrival_no.max(entry.arrival_no.unwrap_or_default());
+                    batch.quarantine.push(entry.clone());
+                }
                 Item::Message(incoming) => {
                     let source = sources
                         .get(&incoming.terminal_id, incoming.message.boot())
@@ -57,22 +76,35 @@ impl<'a> Batch<'a> {
             sent: incoming.message.sent(),
         };
         let arrived = incoming.arrival.at;
+        let elevator = ElevatorId(origin.elevator_id);
+        self.note.arrival_no = self.note.arrival_no.max(incoming.arrival.no);
         match &*incoming.message {
             Message::Telemetry(telemetry) => {
                 for (item, reading) in (0_i16..).zip(&telemetry.readings) {
                     let row = ReadingRow { origin, item, reading };
+                    self.note.row(source, elevator, reading.seq, reading.time);
                     match refusal(reading.time, arrived, retention) {
                         None => self.readings.push(row),
                         Some((reason, detail)) => self.quarantine.push(row.quarantined(reason, detail)),
                     }
                 }
                 if let Some((one, other)) = telemetry.dropped {
-                    self.gaps.push(Gap { source, from: one.min(other), to: one.max(other) });
+                    // Bounded as the ledger's ranges are; what lies outside is no number of a terminal.
+                    let (from, to) = (one.min(other).max(1), one.max(other).min(i64::MAX - 1));
+                    if from <= to {
+                        self.gaps.push(Gap { source, from, to });
+                        self.note.touched.push(source);
+                    }
+                }
+                if let Some(seq_last) = telemetry.prev_boot_last_seq.filter(|seq| *seq > 0) {
+                    self.told.push(Told { source, seq_last: seq_last.min(i64::MAX - 1) });
+                    self.note.touched.push(source);
                 }
             }
             Message::Event(events) => {
                 for (item, event) in (0_i16..).zip(&events.events) {
                     let row = FaultRow::event(origin, item, event);
+                    self.note.row(source, elevator, event.seq, event.time);
                     match refusal(event.time, arrived, retention) {
                         None => self.faults.push(row),
                         Some((reason, detail)) => self.quarantine.push(row.quarantined(reason, detail)),
@@ -84,16 +116,14 @@ impl<'a> Batch<'a> {
                 }
             }
             Message::Statistics(statistics) => {
+                self.note.row(source, elevator, statistics.seq, statistics.time);
                 let (terminal, reason) = (incoming.terminal_id.as_str(), QuarantineReason::Refused);
                 let (detail, payload) = ("counters are not stored yet", format!("{statistics:?}"));
-                self.quarantine.push(QuarantineEntry::new(
-                    arrived,
-                    terminal,
-                    "stats",
-                    reason,
-                    detail,
-                    payload.as_bytes(),
-                ));
+                let entry =
+                    QuarantineEntry::new(arrived, terminal, "stats", reason, detail, payload.as_bytes());
+                let numbers = SeqRanges::range(statistics.seq.0, statistics.seq.0);
+                let (terminal, no) = (&incoming.terminal_id, incoming.arrival.no);
+                self.quarantine.push(entry.arrived_as(no).numbered(terminal, statistics.boot, numbers));
             }
         }
     }

@@ -7,7 +7,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Row as _};
 use time::OffsetDateTime;
 
-use super::batch::{Gap, key_conflict};
+use super::batch::{Gap, Told, key_conflict};
 use super::{CommitReport, Session};
 use crate::StoreError;
 use crate::copy::CopyBuffer;
@@ -205,7 +205,7 @@ pub(super) async fn gaps_insert(connection: &mut PgConnection, gaps: &[Gap]) -> 
     let from: Vec<i64> = gaps.iter().map(|gap| gap.from).collect();
     let to: Vec<i64> = gaps.iter().map(|gap| gap.to).collect();
     sqlx::query(
-        "INSERT INTO sequence_gap (source, seq_from, seq_to, reason)
+        "INSERT INTO sequence_dropped (source, seq_from, seq_to, reason)
          SELECT source, seq_from, seq_to, 'dropped'
          FROM unnest($1::int4[], $2::int8[], $3::int8[]) AS gap (source, seq_from, seq_to)
          ON CONFLICT DO NOTHING",
@@ -213,6 +213,30 @@ pub(super) async fn gaps_insert(connection: &mut PgConnection, gaps: &[Gap]) -> 
     .bind(sources)
     .bind(from)
     .bind(to)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Notes what terminals say of the boot before.
+pub(super) async fn told_insert(connection: &mut PgConnection, told: &[Told]) -> Result<(), sqlx::Error> {
+    if told.is_empty() {
+        return Ok(());
+    }
+    let sources: Vec<i32> = told.iter().map(|one| one.source.0).collect();
+    let last: Vec<i64> = told.iter().map(|one| one.seq_last).collect();
+    sqlx::query(
+        "INSERT INTO sequence_told (source, seq_last)
+         SELECT source, max(seq_last)
+         FROM unnest($1::int4[], $2::int8[]) AS told (source, seq_last)
+         GROUP BY source
+         ORDER BY source
+         ON CONFLICT (source) DO UPDATE
+         SET seq_last = greatest(sequence_told.seq_last, excluded.seq_last)
+         WHERE sequence_told.seq_last < excluded.seq_last",
+    )
+    .bind(sources)
+    .bind(last)
     .execute(connection)
     .await
     .map(drop)

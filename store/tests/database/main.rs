@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)] // also in the helpers of tests
 
 mod access;
+mod audit;
 mod common;
+mod ledger;
 mod maintenance;
 mod presence;
 mod recovery;

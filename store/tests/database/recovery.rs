@@ -133,6 +133,7 @@ fn sent_is_lost(message: &Message, arrived: Timestamp) -> bool {
     let times: Vec<Timestamp> = match message {
         Message::Telemetry(batch) => batch.readings.iter().map(|reading| reading.time).collect(),
         Message::Event(batch) => batch.events.iter().map(|event| event.time).collect(),
+        Message::Statistics(statistics) => vec![statistics.time],
     };
     beyond(arrived) && times.into_iter().all(beyond)
 }

@@ -196,8 +196,10 @@ async fn what_a_terminal_discarded_is_noted_once() {
     let batch = [item(1, 1, Message::Telemetry(batch))];
     writer.commit(&batch).await.unwrap();
     writer.commit(&batch).await.unwrap();
-    let range: (i64, i64) =
-        sqlx::query_as("SELECT seq_from, seq_to FROM sequence_gap").fetch_one(database.pool()).await.unwrap();
+    let range: (i64, i64) = sqlx::query_as("SELECT seq_from, seq_to FROM sequence_dropped")
+        .fetch_one(database.pool())
+        .await
+        .unwrap();
     assert_eq!(range, (10, 20));
 }
 

@@ -1,0 +1,144 @@
+//! Entries decoded again and stored.
+//!
+//! An entry leaves quarantine after its rows are committed: a crash between leaves it in both places, and the
+//! next try finds its rows there already. Rows keep their time and number of arrival. The rules see nothing of
+//! it. Works beside a running server: numbers of sources and keys of rows belong to the database.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use domain::{Arrival, ArrivalNo, Message};
+use ingest::{decode, gb24476};
+use store::{
+    Database, Incoming, Item, Ledger, LedgerMetrics, QuarantineFilter, QuarantineRecord, Registry,
+    StoreMetrics, TerminalRecord, Writer,
+};
+
+use crate::terminal::actor;
+
+/// Entries in memory at once.
+const PAGE: i64 = 200;
+
+/// What became of an entry.
+enum Fate {
+    /// Its rows are stored, and it is gone; so many of them went to quarantine by themselves.
+    Stored { apart: u64 },
+    /// It stays.
+    Kept(String),
+}
+
+/// Retries all that `filter` names.
+pub(super) async fn run(database: &Database, filter: &QuarantineFilter, dry_run: bool) -> anyhow::Result<()> {
+    let registry = Registry::load(database).await?;
+    let (mut stored, mut kept) = (0_u64, BTreeMap::<String, u64>::new());
+    let mut before = i64::MAX;
+    loop {
+        let entries = database.quarantine_list(filter, before, PAGE).await?;
+        let Some(last) = entries.last() else { break };
+        before = last.id;
+        let fates = page(database, &registry, &entries, dry_run).await?;
+        for (entry, fate) in entries.iter().zip(fates) {
+            match fate {
+                Fate::Stored { apart } => {
+                    stored += 1;
+                    if apart > 0 {
+                        println!(
+                            "{}: stored; {apart} of its rows went to quarantine by themselves",
+                            entry.id
+                        );
+                    }
+                }
+                Fate::Kept(why) => {
+                    println!("{}: stays: {why}", entry.id);
+                    *kept.entry(entry.reason.clone()).or_default() += 1;
+                }
+            }
+        }
+    }
+    let kept: Vec<String> = kept.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    let stay = if kept.is_empty() { "none stays".to_owned() } else { format!("stay: {}", kept.join(", ")) };
+    match dry_run {
+        true => println!("{stored} would be stored; {stay}"),
+        false => println!("{stored} stored; {stay}. The rules do not see them."),
+    }
+    Ok(())
+}
+
+async fn page(
+    database: &Database,
+    registry: &Registry,
+    entries: &[QuarantineRecord],
+    dry_run: bool,
+) -> anyhow::Result<Vec<Fate>> {
+    let mut ledger = Ledger::new(database, ArrivalNo(0), Arc::new(LedgerMetrics::default()));
+    let mut writer = Writer::new(database, Arc::new(StoreMetrics::default())).with_ledger(ledger.notes());
+    let mut fates = Vec::with_capacity(entries.len());
+    let mut gone = Vec::new();
+    for entry in entries {
+        let fate = match incoming(registry, entry) {
+            Err(why) => Fate::Kept(why),
+            Ok(_) if dry_run => Fate::Stored { apart: 0 },
+            Ok(incoming) => {
+                let report = writer.commit(&[Item::Message(incoming)]).await?;
+                // One row by itself that is refused is the same entry again.
+                match is_row(entry) && report.quarantined > 0 {
+                    true => Fate::Kept(format!("it is still {}", entry.reason)),
+                    false => Fate::Stored { apart: report.quarantined },
+                }
+            }
+        };
+        if !dry_run && matches!(fate, Fate::Stored { .. }) {
+            gone.push(entry.id);
+        }
+        fates.push(fate);
+    }
+    drop(writer);
+    ledger.add().await?;
+    database.quarantine_retried(&gone, &actor()).await?;
+    Ok(fates)
+}
+
+/// A row of a message that is stored otherwise, written in the open JSON by the store.
+fn is_row(entry: &QuarantineRecord) -> bool {
+    row_channel(entry).is_some()
+}
+
+fn row_channel(entry: &QuarantineRecord) -> Option<&'static str> {
+    match entry.topic.as_str() {
+        "telemetry" => Some("telemetry"),
+        "event" => Some("event"),
+        _ => None,
+    }
+}
+
+/// The message it is, with its arrival; or why it cannot be read.
+fn incoming(registry: &Registry, entry: &QuarantineRecord) -> Result<Incoming, String> {
+    if !entry.is_whole() {
+        return Err(format!("only {} of its {} bytes are kept", entry.payload.len(), entry.payload_len));
+    }
+    if entry.topic.is_empty() {
+        return Err("it is kept as text only".to_owned());
+    }
+    let terminal_id = domain::TerminalId::new(&entry.terminal).map_err(|error| error.to_string())?;
+    let terminal = registry.lookup(&entry.terminal).ok_or("its terminal is not in the registry")?;
+    if !terminal.enabled {
+        return Err("its terminal is switched off".to_owned());
+    }
+    let message = message(entry, &terminal)?;
+    // An entry from before arrivals were kept gets a number of its own below all runs.
+    let no = entry.arrival_no.unwrap_or(ArrivalNo(entry.id));
+    let arrival = Arrival { no, at: entry.arrived };
+    Ok(Incoming { elevator_id: terminal.elevator_id, terminal_id, arrival, message: Arc::new(message) })
+}
+
+fn message(entry: &QuarantineRecord, terminal: &TerminalRecord) -> Result<Message, String> {
+    let topic = match row_channel(entry) {
+        Some(channel) => format!("lift/v1/{}/{}/{channel}.json", terminal.area, entry.terminal),
+        None => entry.topic.clone(),
+    };
+    let decoded = decode(&topic, &entry.payload, &gb24476).map_err(|error| error.detail)?;
+    if decoded.topic.terminal_id.as_str() != entry.terminal {
+        return Err("its topic is that of another terminal".to_owned());
+    }
+    Ok(decoded.message)
+}

@@ -1,0 +1,187 @@
+//! Quarantine seen by people: what is in it, and the ways out of it. Every way out leaves a line in the audit log.
+
+use domain::{ArrivalNo, Timestamp};
+use serde::Serialize;
+use sqlx::postgres::PgRow;
+use sqlx::{Postgres, QueryBuilder, Row as _};
+use time::OffsetDateTime;
+
+use crate::access::note;
+use crate::{Database, StoreError};
+
+/// What to look for. Nothing given: everything.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct QuarantineFilter {
+    /// These numbers alone.
+    pub ids: Vec<i64>,
+    /// For this reason.
+    pub reason: Option<String>,
+    /// Of this terminal.
+    pub terminal: Option<String>,
+    /// That arrived then or later.
+    pub since: Option<Timestamp>,
+    /// That arrived before this.
+    pub before: Option<Timestamp>,
+}
+
+/// One entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct QuarantineRecord {
+    /// Its number.
+    pub id: i64,
+    /// Server clock at arrival.
+    pub arrived: Timestamp,
+    /// The message it was, or was part of.
+    pub arrival_no: Option<ArrivalNo>,
+    /// Who sent it; empty where nobody can be named.
+    pub terminal: String,
+    /// Where to; `telemetry`, `event` or `statistics` for a single row of a message.
+    pub topic: String,
+    /// Why it is here.
+    pub reason: String,
+    /// More about why.
+    pub detail: String,
+    /// Its boot, where that is known.
+    pub boot: Option<i64>,
+    /// Its sequence numbers, where they are known.
+    pub numbers: Option<String>,
+    /// Bytes of all of it.
+    pub payload_len: i64,
+    /// Its first 4 KB.
+    #[serde(skip)]
+    pub payload: Vec<u8>,
+}
+
+impl QuarantineRecord {
+    /// Whether all of it is kept, so that it can be decoded again.
+    pub fn is_whole(&self) -> bool {
+        usize::try_from(self.payload_len).is_ok_and(|len| len == self.payload.len())
+    }
+}
+
+/// Entries named in one line of the audit log.
+const NAMED_MAX: usize = 1_000;
+
+impl Database {
+    /// At most `limit` entries with a number below `before_id`, the newest first.
+    pub async fn quarantine_list(
+        &self,
+        filter: &QuarantineFilter,
+        before_id: i64,
+        limit: i64,
+    ) -> Result<Vec<QuarantineRecord>, StoreError> {
+        let mut sql = QueryBuilder::new(
+            "SELECT quarantine_id, arrived, arrival_no, terminal_id, topic, reason, detail, boot,
+                    numbers::text AS numbers, payload_len, payload
+             FROM quarantine
+             WHERE quarantine_id < ",
+        );
+        sql.push_bind(before_id);
+        conditions(&mut sql, filter);
+        sql.push(" ORDER BY quarantine_id DESC LIMIT ");
+        sql.push_bind(limit);
+        let rows = sql.build().fetch_all(self.pool()).await?;
+        rows.iter().map(record).collect()
+    }
+
+    /// How many there are.
+    pub async fn quarantine_count(&self, filter: &QuarantineFilter) -> Result<i64, StoreError> {
+        let mut sql = QueryBuilder::new("SELECT count(*) FROM quarantine WHERE true");
+        conditions(&mut sql, filter);
+        Ok(sql.build_query_scalar().fetch_one(self.pool()).await?)
+    }
+
+    /// Takes entries out that have become rows.
+    pub async fn quarantine_retried(&self, ids: &[i64], actor: &str) -> Result<(), StoreError> {
+        for part in ids.chunks(NAMED_MAX) {
+            let mut transaction = self.pool().begin().await?;
+            let removed: Vec<i64> = sqlx::query_scalar(
+                "DELETE FROM quarantine
+                 WHERE quarantine_id = ANY ($1)
+                 RETURNING quarantine_id",
+            )
+            .bind(part)
+            .fetch_all(&mut *transaction)
+            .await?;
+            let (subject, detail) = named(&removed);
+            note(&mut transaction, actor, "quarantine.retry", &subject, detail).await?;
+            transaction.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// Drops entries for good. Their numbers stay explained: as discarded by an operator. Returns how many.
+    pub async fn quarantine_drop(&self, filter: &QuarantineFilter, actor: &str) -> Result<u64, StoreError> {
+        let mut dropped = 0;
+        loop {
+            let mut transaction = self.pool().begin().await?;
+            let mut sql = QueryBuilder::new("SELECT quarantine_id FROM quarantine WHERE true");
+            conditions(&mut sql, filter);
+            sql.push(" ORDER BY quarantine_id LIMIT ");
+            sql.push_bind(NAMED_MAX as i64);
+            sql.push(" FOR UPDATE");
+            let ids: Vec<i64> = sql.build_query_scalar().fetch_all(&mut *transaction).await?;
+            if ids.is_empty() {
+                return Ok(dropped);
+            }
+            sqlx::query(
+                "INSERT INTO sequence_dropped (source, seq_from, seq_to, reason)
+                 SELECT DISTINCT source.source, lower(range), upper(range) - 1, 'discarded'
+                 FROM quarantine
+                 JOIN source USING (terminal_id, boot)
+                 CROSS JOIN LATERAL unnest(numbers) AS range
+                 WHERE quarantine_id = ANY ($1)
+                 ON CONFLICT DO NOTHING",
+            )
+            .bind(&ids)
+            .execute(&mut *transaction)
+            .await?;
+            sqlx::query("DELETE FROM quarantine WHERE quarantine_id = ANY ($1)")
+                .bind(&ids)
+                .execute(&mut *transaction)
+                .await?;
+            let (subject, detail) = named(&ids);
+            note(&mut transaction, actor, "quarantine.drop", &subject, detail).await?;
+            transaction.commit().await?;
+            dropped += ids.len() as u64;
+        }
+    }
+}
+
+fn named(ids: &[i64]) -> (String, serde_json::Value) {
+    (format!("{} entries", ids.len()), serde_json::json!({ "ids": ids }))
+}
+
+fn conditions(sql: &mut QueryBuilder<Postgres>, filter: &QuarantineFilter) {
+    if !filter.ids.is_empty() {
+        sql.push(" AND quarantine_id = ANY (").push_bind(filter.ids.clone()).push(")");
+    }
+    if let Some(reason) = &filter.reason {
+        sql.push(" AND reason = ").push_bind(reason.clone());
+    }
+    if let Some(terminal) = &filter.terminal {
+        sql.push(" AND terminal_id = ").push_bind(terminal.clone());
+    }
+    if let Some(since) = filter.since {
+        sql.push(" AND arrived >= ").push_bind(since.to_utc());
+    }
+    if let Some(before) = filter.before {
+        sql.push(" AND arrived < ").push_bind(before.to_utc());
+    }
+}
+
+fn record(row: &PgRow) -> Result<QuarantineRecord, StoreError> {
+    Ok(QuarantineRecord {
+        id: row.try_get("quarantine_id")?,
+        arrived: row.try_get::<OffsetDateTime, _>("arrived")?.into(),
+        arrival_no: row.try_get::<Option<i64>, _>("arrival_no")?.map(ArrivalNo),
+        terminal: row.try_get("terminal_id")?,
+        topic: row.try_get("topic")?,
+        reason: row.try_get("reason")?,
+        detail: row.try_get("detail")?,
+        boot: row.try_get("boot")?,
+        numbers: row.try_get("numbers")?,
+        payload_len: row.try_get("payload_len")?,
+        payload: row.try_get("payload")?,
+    })
+}

@@ -1,0 +1,139 @@
+//! The audit against the real database.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::{ArrivalNo, BootId, Message, TelemetryBatch};
+use store::testing::TestDatabase;
+use store::{
+    AuditReport, AuditScope, Database, GapOutcome, Item, Kept, Ledger, LedgerMetrics, Retention, StoreConfig,
+};
+
+use crate::common::*;
+
+async fn serve(database: &Database, batch: Vec<Item>) {
+    let mut ledger = Ledger::new(database, ArrivalNo(0), Arc::new(LedgerMetrics::default()));
+    let mut writer = writer(database).with_ledger(ledger.notes());
+    let task = tokio::spawn(ledger.run());
+    writer.commit(&batch).await.unwrap();
+    drop(writer);
+    task.await.unwrap();
+}
+
+fn boot(elevator: i64, number: u32, seqs: &[i64], prev: Option<i64>, dropped: Option<(i64, i64)>) -> Item {
+    let batch = TelemetryBatch {
+        boot: BootId(number),
+        sent: None,
+        prev_boot_last_seq: prev,
+        dropped,
+        readings: seqs.iter().map(|seq| reading(*seq)).collect(),
+    };
+    item(elevator, i64::from(number), Message::Telemetry(batch))
+}
+
+async fn audit(database: &Database, scope: &AuditScope) -> AuditReport {
+    database.ledger_audit(scope, at_ms(3_600_000), None).await.unwrap()
+}
+
+async fn execute(database: &Database, sql: &'static str) {
+    sqlx::query(sql).execute(database.pool()).await.unwrap();
+}
+
+#[tokio::test]
+async fn every_number_gets_its_word() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut future = reading(8);
+    future.time = at_ms(7_200_000);
+    let batch = vec![
+        boot(1, 7, &[1, 2, 3, 6, 7, -5], None, Some((4, 4))),
+        telemetry(1, 8, vec![future, reading(9)]),
+        boot(1, 9, &[1], Some(11), None),
+        telemetry(2, 10, vec![reading(40), reading(41)]),
+    ];
+    serve(&database, batch).await;
+    let report = audit(&database, &AuditScope::default()).await;
+    assert_eq!(report.verdict, "unaccounted");
+    assert_eq!((report.terminals, report.sources, report.rows, report.rows_unnumbered), (2, 3, 10, 1));
+    assert_eq!((report.numbers_stored, report.numbers_quarantined, report.quarantined), (9, 1, 1));
+    assert_eq!((report.declared_dropped, report.unaccounted, report.open), (1, 3, 0));
+    assert_eq!((report.ledger_behind, report.ledger_ahead, report.used_twice), (0, 0, 0));
+    let gaps: Vec<_> =
+        report.gaps.iter().map(|gap| (gap.boot, gap.from, gap.to, gap.tail, gap.outcome)).collect();
+    let expected = [
+        (7, 4, 4, false, GapOutcome::Dropped),
+        (7, 5, 5, false, GapOutcome::Unaccounted),
+        (7, 10, 11, true, GapOutcome::Unaccounted),
+    ];
+    assert_eq!(gaps, expected);
+
+    // One terminal, one region, patience, a period.
+    let of = |name: &str| AuditScope { terminals: vec![terminal(name)], ..AuditScope::default() };
+    let two = audit(&database, &of("t2")).await;
+    assert_eq!((two.verdict, two.rows, two.sources), ("ok", 2, 1));
+    let nowhere = AuditScope { region: "350102".parse().ok(), ..AuditScope::default() };
+    assert_eq!(audit(&database, &nowhere).await.sources, 0, "none is registered there");
+    let patient = AuditScope { grace: Duration::from_hours(24 * 36_500), ..AuditScope::default() };
+    let patient = audit(&database, &patient).await;
+    assert_eq!((patient.verdict, patient.open), ("ok", 3));
+    let before = AuditScope { to: Some(domain::Timestamp::from_millis(1)), ..AuditScope::default() };
+    let before = audit(&database, &before).await;
+    assert_eq!((before.rows, before.sources, before.unaccounted, before.quarantined), (0, 0, 0, 0));
+
+    serve(&database, vec![boot(1, 7, &[5, 10, 11], None, None)]).await;
+    let filled = audit(&database, &AuditScope::default()).await;
+    assert_eq!((filled.verdict, filled.filled_late, filled.declared_dropped), ("ok", 3, 1));
+}
+
+#[tokio::test]
+async fn a_ledger_that_claims_too_much_or_too_little_is_told_and_mended() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    serve(&database, vec![telemetry(1, 1, (1..=20).map(reading).collect())]).await;
+    execute(&database, "DELETE FROM telemetry WHERE seq IN (19, 20)").await;
+    let report = audit(&database, &AuditScope::default()).await;
+    assert_eq!((report.verdict, report.ledger_ahead, report.unaccounted), ("ledger_ahead", 2, 0));
+    execute(&database, "DELETE FROM telemetry WHERE seq = 5").await;
+    let report = audit(&database, &AuditScope::default()).await;
+    assert_eq!((report.verdict, report.ledger_ahead, report.unaccounted), ("unaccounted", 3, 1));
+
+    // Rows of which the ledger knows nothing, as after a crash.
+    writer(&database).commit(&[telemetry(2, 2, vec![reading(1), reading(3)])]).await.unwrap();
+    let report = audit(&database, &AuditScope::default()).await;
+    assert_eq!((report.ledger_behind, report.unaccounted), (2, 2));
+    let mended = database.ledger_audit(&AuditScope::default(), at_ms(3_600_000), Some("me")).await.unwrap();
+    assert_eq!(mended.repaired, 2);
+    let after = audit(&database, &AuditScope::default()).await;
+    assert_eq!((after.ledger_ahead, after.ledger_behind, after.unaccounted), (0, 0, 2));
+    let audited = "SELECT count(*) FROM audit WHERE action = 'ledger.repair' AND actor = 'me'";
+    assert_eq!(count(&database, audited).await, 1);
+    let open = "SELECT count(*) FROM sequence_gap WHERE outcome = 'open' AND seq_from IN (2, 5)";
+    assert_eq!(count(&database, open).await, 2);
+    let known = "SELECT count(*) FROM sequence_ledger WHERE elevators <> '{}' AND time_first IS NOT NULL";
+    assert_eq!(count(&database, known).await, 2, "as a server would have written it");
+}
+
+#[tokio::test]
+async fn what_retention_deleted_is_no_loss() {
+    let test = TestDatabase::new().await;
+    let config = StoreConfig {
+        retention: Retention::default().with(Kept::Telemetry, Duration::from_mins(30)),
+        ..StoreConfig::default()
+    };
+    let database = test.open_with(config).await;
+    serve(&database, vec![telemetry(1, 1, (1..=20).map(reading).collect())]).await;
+    execute(&database, "DELETE FROM telemetry WHERE seq <= 10").await;
+    let report = audit(&database, &AuditScope::default()).await;
+    assert_eq!((report.verdict, report.deleted_by_retention, report.numbers_stored), ("ok", 10, 10));
+}
+
+#[tokio::test]
+async fn a_number_used_twice_is_told() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut other = reading(2);
+    other.time = at_ms(1);
+    serve(&database, vec![telemetry(1, 1, vec![reading(1), reading(2), reading(3), other])]).await;
+    let report = audit(&database, &AuditScope::default()).await;
+    assert_eq!((report.verdict, report.used_twice, report.used_twice_at.len()), ("ok", 1, 1));
+}

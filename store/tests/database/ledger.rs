@@ -1,0 +1,183 @@
+//! The sequence ledger against the real database: true, never ahead, caught up after a crash.
+
+use std::sync::Arc;
+
+use domain::{ArrivalNo, BootId, Message, Seq, TelemetryBatch};
+use store::testing::TestDatabase;
+use store::{Database, Item, Ledger, LedgerMetrics, QuarantineEntry, QuarantineReason, SeqRanges};
+
+use crate::common::*;
+
+/// Commits items as a server does, and ends: everything is written.
+async fn serve(database: &Database, batches: &[Vec<Item>]) -> Arc<LedgerMetrics> {
+    let metrics = Arc::new(LedgerMetrics::default());
+    let mut ledger = Ledger::new(database, ArrivalNo(0), metrics.clone());
+    let mut writer = writer(database).with_ledger(ledger.notes());
+    let task = tokio::spawn(ledger.run());
+    for batch in batches {
+        writer.commit(batch).await.unwrap();
+    }
+    drop(writer);
+    task.await.unwrap();
+    metrics
+}
+
+/// A crash: rows are committed, the ledger hears nothing.
+async fn crash(database: &Database, batch: &[Item]) {
+    writer(database).commit(batch).await.unwrap();
+}
+
+async fn accounted(database: &Database, terminal: &str, boot: i64) -> String {
+    sqlx::query_scalar(
+        "SELECT accounted::text
+         FROM sequence_ledger
+         JOIN source USING (source)
+         WHERE terminal_id = $1 AND boot = $2",
+    )
+    .bind(terminal)
+    .bind(boot)
+    .fetch_one(database.pool())
+    .await
+    .unwrap()
+}
+
+/// Gaps in words: `2-3 open`, `7-9 filled tail`.
+async fn gaps(database: &Database) -> Vec<String> {
+    sqlx::query_scalar(
+        "SELECT format('%s-%s %s%s', seq_from, seq_to, outcome, CASE WHEN tail THEN ' tail' ELSE '' END)
+         FROM sequence_gap
+         ORDER BY source, seq_from",
+    )
+    .fetch_all(database.pool())
+    .await
+    .unwrap()
+}
+
+fn boot(number: u32, seqs: &[i64], prev: Option<i64>, dropped: Option<(i64, i64)>, arrival: i64) -> Item {
+    let batch = TelemetryBatch {
+        boot: BootId(number),
+        sent: None,
+        prev_boot_last_seq: prev,
+        dropped,
+        readings: seqs.iter().map(|seq| reading(*seq)).collect(),
+    };
+    item(1, arrival, Message::Telemetry(batch))
+}
+
+#[tokio::test]
+async fn gaps_are_seen_filled_and_declared() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let metrics = serve(&database, &[vec![boot(7, &[1, 2, 6, 9, -4], None, None, 1)]]).await;
+    assert_eq!(accounted(&database, "t1", 7).await, "{[1,3),[6,7),[9,10)}");
+    assert_eq!(gaps(&database).await, ["3-5 open", "7-8 open"]);
+    assert_eq!(metrics.numbers_found.get(), 0, "the last write is not counted: nobody looks any more");
+
+    serve(&database, &[vec![boot(7, &[4], None, Some((8, 7)), 2)]]).await;
+    assert_eq!(gaps(&database).await, ["3-3 open", "4-4 filled", "5-5 open", "7-8 dropped"]);
+    serve(&database, &[vec![boot(7, &[3, 5, 8], None, None, 3)]]).await;
+    assert_eq!(
+        gaps(&database).await,
+        ["3-3 filled", "4-4 filled", "5-5 filled", "7-7 dropped", "8-8 filled"]
+    );
+    // Again changes nothing, and neither do two servers.
+    serve(&database, &[vec![boot(7, &[3, 5, 8], None, None, 4)]]).await;
+    assert_eq!(accounted(&database, "t1", 7).await, "{[1,7),[8,10)}");
+    assert_eq!(gaps(&database).await.len(), 5);
+}
+
+#[tokio::test]
+async fn a_tail_that_was_never_sent_is_a_gap_of_the_boot_before() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    serve(&database, &[vec![boot(7, &[1, 2], None, None, 1)]]).await;
+    serve(&database, &[vec![boot(9, &[1], Some(5), None, 2)]]).await;
+    assert_eq!(gaps(&database).await, ["3-5 open tail"]);
+    // The outbox survived: two of them come under the old boot.
+    serve(&database, &[vec![boot(7, &[4, 5], None, None, 3)]]).await;
+    assert_eq!(gaps(&database).await, ["3-3 open", "4-5 filled tail"]);
+}
+
+#[tokio::test]
+async fn quarantined_numbers_are_accounted_for() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut future = reading(2);
+    future.time = at_ms(3_600_000);
+    let entry = QuarantineEntry::new(noon(), "t1", "topic", QuarantineReason::Undecodable, "", b"x")
+        .numbered(&terminal("t1"), BootId(7), [(4, 5), (8, 8)].into_iter().collect::<SeqRanges>());
+    let batch = vec![telemetry(1, 1, vec![reading(1), future, reading(3)]), Item::Quarantine(entry)];
+    serve(&database, &[batch]).await;
+    assert_eq!(accounted(&database, "t1", 7).await, "{[1,6),[8,9)}");
+    let kept: Vec<(String, Option<i64>)> =
+        sqlx::query_as("SELECT numbers::text, arrival_no FROM quarantine ORDER BY reason")
+            .fetch_all(database.pool())
+            .await
+            .unwrap();
+    assert_eq!(kept, [("{[2,3)}".to_owned(), Some(1)), ("{[4,6),[8,9)}".to_owned(), None)]);
+}
+
+#[tokio::test]
+async fn after_a_crash_the_ledger_catches_up_from_the_rows() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    serve(&database, &[vec![boot(7, &[1, 2], None, None, 1)]]).await;
+    let mut future = reading(6);
+    future.time = at_ms(3_600_000);
+    crash(&database, &[boot(7, &[4, 5], None, None, 2), telemetry(1, 3, vec![future])]).await;
+    crash(&database, &[boot(8, &[1], Some(9), None, 4), telemetry(2, 5, vec![reading(1)])]).await;
+    let metrics = Arc::new(LedgerMetrics::default());
+    let mut ledger = Ledger::new(&database, ArrivalNo(10), metrics.clone());
+    let idle = writer(&database).with_ledger(ledger.notes());
+    let task = tokio::spawn(ledger.run());
+    // The first write of a start catches up; here it is waited for.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while metrics.writes.get() == 0 {
+        assert!(std::time::Instant::now() < deadline, "{metrics:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    drop(idle);
+    task.await.unwrap();
+    assert_eq!(accounted(&database, "t1", 7).await, "{[1,3),[4,7)}");
+    assert_eq!(accounted(&database, "t2", 7).await, "{[1,2)}");
+    assert_eq!(gaps(&database).await, ["3-3 open", "7-9 open tail"]);
+    assert_eq!((metrics.gaps_open.get(), metrics.numbers_missing.get()), (2, 4));
+    assert_eq!(count(&database, "SELECT arrival_no FROM sequence_mark").await, 10);
+}
+
+#[tokio::test]
+async fn a_terminal_that_counts_by_twos_does_not_grow_the_ledger_without_end() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    for part in 0..3 {
+        let seqs: Vec<i64> = (0..500).map(|n| 1 + 2 * (500 * part + n)).collect();
+        serve(&database, &[vec![boot(7, &seqs, None, None, part + 1)]]).await;
+    }
+    let ranges = "SELECT count(*) FROM sequence_ledger, unnest(accounted)";
+    assert_eq!(count(&database, ranges).await, 64);
+    assert_eq!(count(&database, "SELECT count(*) FROM sequence_gap WHERE outcome = 'open'").await, 63);
+    let untrue = "SELECT count(*)
+                  FROM sequence_ledger, unnest(accounted) AS range, generate_series(lower(range), upper(range) - 1) AS claimed
+                  WHERE NOT EXISTS (SELECT FROM telemetry WHERE telemetry.seq = claimed)";
+    assert_eq!(count(&database, untrue).await, 0, "less than the rows, never more");
+}
+
+#[tokio::test]
+async fn numbers_at_the_end_of_the_scale_do_no_harm() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut last = reading(1);
+    last.seq = Seq(i64::MAX);
+    let mut large = reading(2);
+    large.seq = Seq(i64::MAX - 1);
+    let told = TelemetryBatch {
+        boot: BootId(8),
+        sent: None,
+        prev_boot_last_seq: Some(i64::MAX),
+        dropped: Some((i64::MIN, i64::MAX)),
+        readings: vec![reading(3)],
+    };
+    let batch = vec![telemetry(1, 1, vec![reading(1), last, large]), item(1, 2, Message::Telemetry(told))];
+    serve(&database, &[batch]).await;
+    assert_eq!(gaps(&database).await.len(), 3, "{:?}", gaps(&database).await);
+}
