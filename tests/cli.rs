@@ -25,6 +25,7 @@ fn help_teaches() {
         "check-config",
         "pki",
         "terminal",
+        "profile",
         "account",
         "audit",
         "quarantine",

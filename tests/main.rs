@@ -8,4 +8,5 @@ mod faults;
 
 mod harness;
 mod ingest;
+mod profiles;
 mod tidy;

@@ -4,6 +4,7 @@
 //! Does no I/O, reads no clock and holds no state: time and identities arrive as arguments.
 
 mod alarm;
+mod device;
 mod downlink;
 mod fault;
 mod id;
@@ -19,10 +20,11 @@ pub use alarm::{
     Alarm, AlarmChange, AlarmEvent, AlarmKind, AlarmState, EvidenceKind, EvidenceLine, ParseSlugError,
     RuleId, Suppression,
 };
+pub use device::DeviceKind;
 pub use downlink::{Downlink, DownlinkError, DownlinkId, DownlinkKind, SentDownlink};
 pub use fault::{FAULTS, FaultGroup, FaultKind, Severity, fault_by_gb_code, fault_by_slug};
 pub use id::{AlarmId, Area, BootId, ElevatorId, IdError, Seq, SourceId, TerminalId};
-pub use message::{Code, EventBatch, EventState, FaultEvent, Message, Presence, TelemetryBatch};
+pub use message::{Code, EventBatch, EventState, FaultEvent, Meaning, Message, Presence, TelemetryBatch};
 pub use presence::PresenceState;
 pub use reading::{
     CarStatus, Direction, DoorState, Field, Floor, Passengers, RangeError, Reading, ServiceMode,

@@ -21,6 +21,29 @@ impl Code {
     pub fn canonical(slug: &str) -> Option<Self> {
         fault_by_slug(slug).map(|fault| Self { raw: fault.slug.into(), fault })
     }
+
+    /// What was sent, with its meaning. Where that is two things at once, the second keeps apart by its raw text:
+    /// `04` is `04` and `04:entrapment`, because the raw text is what tells codes from each other everywhere
+    /// (keys of the store, active codes of the rules).
+    pub fn of(raw: &str, meaning: Meaning) -> (Self, Option<Self>) {
+        let second = meaning.second.map(|fault| Self { raw: format!("{raw}:{}", fault.slug).into(), fault });
+        (Self { raw: raw.into(), fault: meaning.first }, second)
+    }
+}
+
+/// What a raw code means in a profile: one row of the taxonomy, or two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meaning {
+    /// The first, most often the only one.
+    pub first: &'static FaultKind,
+    /// What it says besides.
+    pub second: Option<&'static FaultKind>,
+}
+
+impl From<&'static FaultKind> for Meaning {
+    fn from(first: &'static FaultKind) -> Self {
+        Self { first, second: None }
+    }
 }
 
 /// Readings of one boot, in the order sent.

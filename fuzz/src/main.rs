@@ -14,7 +14,7 @@ use fuzz::{guard, seeds};
 #[derive(Debug, Parser)]
 struct Arguments {
     /// A target, or `all`: packets, connect, websocket, telemetry, event, telemetry_json, event_json,
-    /// statistics, statistics_json, topics.
+    /// statistics, statistics_json, profile_json, profile_toml, topics.
     #[arg(default_value = "all")]
     target: String,
     /// Inputs over all targets.

@@ -33,6 +33,7 @@ pub fn all() -> Vec<Seed> {
     seeds.extend(websocket::all());
     seeds.extend(protobuf());
     seeds.extend(json());
+    seeds.extend(profiles());
     seeds.extend(topics());
     seeds
 }
@@ -128,6 +129,47 @@ fn protobuf() -> Vec<Seed> {
     let statistics =
         statistics.map(|(name, counted)| Seed::new("statistics", name, proto::encode::statistics(&counted)));
     telemetry.into_iter().chain(event).chain(statistics).collect()
+}
+
+fn profiles() -> Vec<Seed> {
+    let json = [
+        (
+            "exchange",
+            r#"{"Time_Stamps":"2026-11-22 08:00:00","Service_Mode":1,"Car_Status":1,"Car_Direction":1,"Door_Zone":2,"Door_Status":1,"Passenger_Status":1,"Car_Position":"12","Message_Code":["01","61"]}"#,
+        ),
+        (
+            "retrofit",
+            r#"{"boot":7,"readings":[{"seq":1,"time":1763769600000,"service_mode":0,"door_zone":0,"speed_mps":1.75,"codes":"5,9"}]}"#,
+        ),
+        (
+            "gprs",
+            r#"{"time":"20261122080000","service_mode":0,"car_direction":255,"door_closed":0,"codes":"040a06"}"#,
+        ),
+        ("gprs_event", r#"{"boot":1,"time":1763769600000,"code":"06","state":"open","active":["04"]}"#),
+        ("telecom", r#"[{"time":1,"flag":"F9999","state":"open"},{"time":2,"flag":"f9989","state":7}]"#),
+        (
+            "bacnet",
+            r#"{"time":1,"Car_Mode":8,"Car_Door_Status":[0,1,5],"Car_Door_Zone":[true,null],"Car_Moving_Direction":3,"Car_Drive_Status":2,"Car_Position":7,"Fault_Signals":[3,1024],"Passenger_Alarm":true}"#,
+        ),
+        ("nested", r#"{"time":1,"a":{"b":{"c":{"d":{"e":1}}}},"dropped":{"from":1,"to":2},"floor":12}"#),
+    ];
+    let toml = [
+        (
+            "small",
+            "name = \"acme\"\ntitle = \"Acme\"\nextends = \"retrofit\"\n[codes.lift]\n99 = \"car_impact\"\n",
+        ),
+        (
+            "full",
+            "name = \"acme\"\ntitle = \"Acme\"\nkinds = [\"lift\"]\nbooleans = { 1 = true, 2 = false }\n[clock]\nzone = \"-03:30\"\nnumber = \"s\"\ntext = \"[day].[month].[year] [hour]:[minute]:[second]\"\n[fields.velocity_mm_s]\nnames = [\"v\"]\nunit = \"0.1 m/s\"\n[fields.door_state]\nnames = [\"doors\"]\nvalues = { 0 = \"closed\", 1 = \"open\" }\nseveral = \"most_open\"\nignored = [5]\n[escalator.service_mode]\nvalues = { 0 = \"normal\" }\n[codes]\nform = \"hex\"\nwidth = 2\npacked = true\n[codes.any]\n0a = [\"top_overrun\", \"entrapment\"]\n0b = { slug = \"esc_overspeed\", detail = \"1.2×\" }\n",
+        ),
+        (
+            "wrong",
+            "name = 7\ntitel = \"x\"\n[fields.door]\n[codes.lift]\n1 = \"entrapmnt\"\n01 = \"entrapment\"\n",
+        ),
+        ("broken", "name = \"x\n"),
+    ];
+    let payloads = json.iter().map(|(name, text)| Seed::new("profile_json", *name, *text));
+    payloads.chain(toml.iter().map(|(name, text)| Seed::new("profile_toml", *name, *text))).collect()
 }
 
 fn json() -> Vec<Seed> {

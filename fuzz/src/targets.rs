@@ -1,8 +1,8 @@
 //! What is fuzzed: each target takes any bytes and panics when a promise is broken.
 
 use broker::TopicFilter;
-use domain::{EventBatch, Message, Statistics, TelemetryBatch, limits};
-use ingest::gb24476;
+use domain::{DeviceKind, EventBatch, Meaning, Message, Statistics, TelemetryBatch, limits};
+use ingest::{ProfileView, Profiles};
 
 use crate::mutate::Shape;
 
@@ -20,7 +20,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const ALL: [Target; 10] = [
+pub const ALL: [Target; 12] = [
     Target {
         name: "packets",
         run: broker::fuzzing::packets,
@@ -35,6 +35,8 @@ pub const ALL: [Target; 10] = [
     Target { name: "event_json", run: event_json, shape: Shape::Json, weight: 2 },
     Target { name: "statistics", run: statistics, shape: Shape::Protobuf, weight: 1 },
     Target { name: "statistics_json", run: statistics_json, shape: Shape::Json, weight: 1 },
+    Target { name: "profile_json", run: profile_json, shape: Shape::Json, weight: 2 },
+    Target { name: "profile_toml", run: profile_toml, shape: Shape::Topics, weight: 1 },
     Target { name: "topics", run: topics, shape: Shape::Topics, weight: 2 },
 ];
 
@@ -85,8 +87,72 @@ pub fn statistics_json(payload: &[u8]) {
     }
 }
 
+fn gb24476(raw: &str) -> Meaning {
+    ProfileView::canonical().meaning(raw)
+}
+
+/// A payload of a vendor; what it is made of says of which, and of what kind of device.
+pub fn profile_json(payload: &[u8]) {
+    let dice: usize = payload.iter().map(|byte| usize::from(*byte)).sum();
+    let count = Profiles::shipped().all().count();
+    let Some(profile) = Profiles::shipped().all().nth(dice % count) else { return };
+    let kind = if (dice / count).is_multiple_of(2) { DeviceKind::Lift } else { DeviceKind::Escalator };
+    let view = ProfileView { profile, kind };
+    for channel in ["telemetry.json", "event.json"] {
+        match ingest::decode(&format!("lift/v1/350102/T1/{channel}"), payload, view) {
+            Ok(decoded) => check_vendor(&decoded.message),
+            Err(refused) => assert!(!refused.detail.is_empty(), "a vendor is told why"),
+        }
+    }
+}
+
+/// What a profile makes is within the same bounds as what the open formats say.
+fn check_vendor(message: &Message) {
+    match message {
+        Message::Telemetry(batch) => {
+            assert!((1..=limits::BATCH_READINGS_MAX).contains(&batch.readings.len()));
+            for reading in &batch.readings {
+                reading.check().expect("a decoded reading is within its ranges");
+                assert_ne!(reading.seq.0, 0, "every reading has a number");
+                for code in reading.codes.as_ref().known().into_iter().flatten() {
+                    assert!((1..=limits::CODE_BYTES_MAX).contains(&code.raw.len()), "{:?}", code.raw);
+                }
+            }
+        }
+        Message::Event(batch) => {
+            assert!(batch.events.len() <= limits::BATCH_EVENTS_MAX);
+            assert!(!batch.events.is_empty() || batch.active.is_some(), "a batch says something");
+            for event in &batch.events {
+                assert_ne!(event.seq.0, 0, "every event has a number");
+                assert!((1..=limits::CODE_BYTES_MAX).contains(&event.code.raw.len()), "{:?}", event.code.raw);
+            }
+        }
+        Message::Statistics(_) => panic!("profiles have nothing to say of statistics"),
+    }
+}
+
+/// A profile is sound, or every mistake has a place in its text.
+pub fn profile_toml(text: &[u8]) {
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    match Profiles::shipped().read(text) {
+        Ok(own) => {
+            let view = ProfileView { profile: &own, kind: DeviceKind::Lift };
+            let payload =
+                br#"{"time":1,"codes":[1,"01","x"],"car_status":1,"door_zone":0,"passengers":"yes"}"#;
+            let _ = ingest::decode("lift/v1/350102/T1/telemetry.json", payload, view);
+        }
+        Err(mistakes) => {
+            assert!(!mistakes.is_empty(), "a refusal has a reason");
+            let lines = text.split('\n').count();
+            for mistake in mistakes {
+                assert!((1..=lines).contains(&mistake.line), "{mistake}");
+            }
+        }
+    }
+}
+
 fn decoded(channel: &str, payload: &[u8]) -> Option<Message> {
-    match ingest::decode(&format!("lift/v1/350102/T1/{channel}"), payload, &gb24476) {
+    match ingest::decode(&format!("lift/v1/350102/T1/{channel}"), payload, ProfileView::canonical()) {
         Ok(decoded) => Some(decoded.message),
         Err(refused) => {
             assert!(!refused.detail.is_empty(), "a vendor is told why");

@@ -1,10 +1,10 @@
 //! One publish, decoded: pure, and total over all bytes.
 
-use domain::{EventBatch, Message, Seq, Statistics, TelemetryBatch, limits};
-use proto::decode::CodeTable;
+use domain::{EventBatch, Field, Message, Seq, ServiceMode, Statistics, TelemetryBatch, limits};
 use sha2::{Digest, Sha256};
 use store::QuarantineReason;
 
+use crate::profile::{ProfileView, Vendor};
 use crate::topic::{Channel, Format, Topic, TopicError};
 use crate::{json, json_statistics};
 
@@ -15,6 +15,8 @@ pub struct Decoded {
     pub topic: Topic,
     /// What it says. Every reading and event has a sequence number, its terminal's or a derived one.
     pub message: Message,
+    /// Values that the terminal's profile does not know: read as unknown.
+    pub unmapped: u32,
 }
 
 /// Why a publish goes to quarantine.
@@ -26,8 +28,23 @@ pub struct Undecodable {
     pub detail: String,
 }
 
-/// Decodes one publish.
-pub fn decode(topic: &str, payload: &[u8], table: CodeTable<'_>) -> Result<Decoded, Undecodable> {
+/// Decodes one publish of a terminal that speaks as `view` says. Protobuf takes the codes of the profile and
+/// nothing else of it: its fields have one meaning for everybody.
+pub fn decode(topic: &str, payload: &[u8], view: ProfileView<'_>) -> Result<Decoded, Undecodable> {
+    decode_as(topic, payload, view, view.profile.is_open_json())
+}
+
+/// Decodes what the store wrote in the open JSON, of a terminal whose codes are those of `view`.
+pub fn decode_open(topic: &str, payload: &[u8], view: ProfileView<'_>) -> Result<Decoded, Undecodable> {
+    decode_as(topic, payload, view, true)
+}
+
+fn decode_as(
+    topic: &str,
+    payload: &[u8],
+    view: ProfileView<'_>,
+    is_open: bool,
+) -> Result<Decoded, Undecodable> {
     let refuse = |reason, detail: String| Undecodable { reason, detail };
     let undecodable = |detail| refuse(QuarantineReason::Undecodable, detail);
     let topic: Topic = topic
@@ -37,27 +54,59 @@ pub fn decode(topic: &str, payload: &[u8], table: CodeTable<'_>) -> Result<Decod
         let detail = format!("{} bytes; at most {} are decoded", payload.len(), limits::PAYLOAD_BYTES_MAX);
         return Err(refuse(QuarantineReason::TooLarge, detail));
     }
+    let table = &|raw: &str| view.meaning(raw);
+    let mut vendor = Vendor::new(view);
     let message = match (topic.channel, topic.format) {
-        (Channel::Telemetry, Format::Protobuf) => proto::decode::telemetry(payload, table)
-            .map(telemetry)
-            .map_err(|error| undecodable(error.to_string()))?,
-        (Channel::Event, Format::Protobuf) => proto::decode::events(payload, table)
-            .map(events)
-            .map_err(|error| undecodable(error.to_string()))?,
+        (Channel::Telemetry, Format::Protobuf) => {
+            proto::decode::telemetry(payload, table).map(telemetry).map_err(|error| error.to_string())
+        }
+        (Channel::Event, Format::Protobuf) => {
+            proto::decode::events(payload, table).map(events).map_err(|error| error.to_string())
+        }
+        (Channel::Telemetry, Format::Json) if is_open => {
+            json::telemetry(payload, table).map(telemetry).map_err(|error| error.to_string())
+        }
+        (Channel::Event, Format::Json) if is_open => {
+            json::events(payload, table).map(events).map_err(|error| error.to_string())
+        }
         (Channel::Telemetry, Format::Json) => {
-            json::telemetry(payload, table).map(telemetry).map_err(|error| undecodable(error.to_string()))?
+            vendor.telemetry(payload).map(telemetry).map_err(|error| error.to_string())
         }
         (Channel::Event, Format::Json) => {
-            json::events(payload, table).map(events).map_err(|error| undecodable(error.to_string()))?
+            vendor.events(payload).map(events).map_err(|error| error.to_string())
         }
-        (Channel::Stats, Format::Protobuf) => proto::decode::statistics(payload)
-            .map(statistics)
-            .map_err(|error| undecodable(error.to_string()))?,
-        (Channel::Stats, Format::Json) => json_statistics::statistics(payload)
-            .map(statistics)
-            .map_err(|error| undecodable(error.to_string()))?,
+        (Channel::Stats, Format::Protobuf) => {
+            proto::decode::statistics(payload).map(statistics).map_err(|error| error.to_string())
+        }
+        (Channel::Stats, Format::Json) => {
+            json_statistics::statistics(payload).map(statistics).map_err(|error| error.to_string())
+        }
     };
-    Ok(Decoded { topic, message })
+    let mut decoded = Decoded { topic, message: message.map_err(undecodable)?, unmapped: vendor.unmapped };
+    if view.kind.is_escalator() {
+        decoded.unmapped += escalate(&mut decoded.message);
+    }
+    Ok(decoded)
+}
+
+/// An escalator's mode is 0 stopped, 1 normal, 2 inspection, 3 unknown (DOMAIN.md 3.1): what else the open formats
+/// let through is a lift's word, and not known of an escalator. Gives how many it was.
+fn escalate(message: &mut Message) -> u32 {
+    let mut strange = 0;
+    let Message::Telemetry(batch) = message else { return 0 };
+    for reading in &mut batch.readings {
+        use ServiceMode::{Earthquake, EmergencyPower, FireRecall, Firefighter};
+        match reading.service_mode {
+            // Number 3.
+            Field::Known(FireRecall) => reading.service_mode = Field::Known(ServiceMode::Unknown),
+            Field::Known(Firefighter | EmergencyPower | Earthquake) => {
+                reading.service_mode = Field::Known(ServiceMode::Unknown);
+                strange += 1;
+            }
+            _ => {}
+        }
+    }
+    strange
 }
 
 fn telemetry(mut batch: TelemetryBatch) -> Message {
@@ -113,11 +162,11 @@ fn derived(parts: &[&[u8]]) -> Seq {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gb24476;
     use proptest::prelude::*;
 
     fn seq_of(text: &str) -> Seq {
-        let decoded = decode("lift/v1/350102/t1/telemetry.json", text.as_bytes(), &gb24476).unwrap();
+        let decoded =
+            decode("lift/v1/350102/t1/telemetry.json", text.as_bytes(), ProfileView::canonical()).unwrap();
         let Message::Telemetry(batch) = decoded.message else { panic!("telemetry expected") };
         batch.readings[0].seq
     }
@@ -134,7 +183,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_decoded_says_why() {
-        let refuse = |topic: &str, payload: &[u8]| decode(topic, payload, &gb24476).unwrap_err();
+        let refuse =
+            |topic: &str, payload: &[u8]| decode(topic, payload, ProfileView::canonical()).unwrap_err();
         assert_eq!(refuse("lift/v1/1/t/telemetry", b"").reason, QuarantineReason::UnknownTopic);
         assert_eq!(refuse("lift/v1/350102/t/telemetry", b"\xff\xff").reason, QuarantineReason::Undecodable);
         assert_eq!(refuse("lift/v1/350102/t/event.json", b"hello").reason, QuarantineReason::Undecodable);
@@ -148,7 +198,7 @@ mod tests {
             channel in prop::sample::select(vec!["telemetry", "event", "stats", "telemetry.json", "event.json", "stats.json", "x"]),
             payload in prop::collection::vec(any::<u8>(), 0..200),
         ) {
-            let _ = decode(&format!("lift/v1/350102/t/{channel}"), &payload, &gb24476);
+            let _ = decode(&format!("lift/v1/350102/t/{channel}"), &payload, ProfileView::canonical());
         }
     }
 }

@@ -3,10 +3,10 @@
 //! is unknown. Fields of other names are ignored, so that a newer terminal can speak to an older server.
 
 use domain::{
-    BootId, CarStatus, Direction, DoorState, EventBatch, EventState, FaultEvent, Field, Floor, Passengers,
-    RangeError, Reading, Seq, ServiceMode, TelemetryBatch, Timestamp, limits,
+    BootId, CarStatus, Code, Direction, DoorState, EventBatch, EventState, FaultEvent, Field, Floor,
+    Passengers, RangeError, Reading, Seq, ServiceMode, TelemetryBatch, Timestamp, limits,
 };
-use proto::decode::{CodeTable, DecodeError, code};
+use proto::decode::{CodeTable, DecodeError, code, expanded};
 use serde::{Deserialize, Deserializer};
 use time::macros::{format_description, offset};
 
@@ -88,7 +88,11 @@ macro_rules! fields {
         struct JsonReading {
             seq: Option<u64>,
             time: DeviceTime,
-            $(#[serde(default = "absent", deserialize_with = "field")] $name: Field<$type>,)+
+            $(
+                $(#[$doc])*
+                #[serde(default = "absent", deserialize_with = "field")]
+                $name: Field<$type>,
+            )+
         }
     };
 }
@@ -99,7 +103,10 @@ fn absent<T>() -> Field<T> {
 
 fields! {
     service_mode: i64,
+    // Escalators and walks name them so.
+    #[serde(alias = "operation_status")]
     car_status: i64,
+    #[serde(alias = "operation_direction")]
     car_direction: i64,
     door_zone: bool,
     door_state: i64,
@@ -135,10 +142,8 @@ impl JsonCode {
 }
 
 fn codes(list: Vec<JsonCode>, table: CodeTable<'_>) -> Result<Vec<domain::Code>, DecodeError> {
-    if list.len() > limits::CODES_MAX {
-        return Err(DecodeError::Count { what: "codes", count: list.len(), bound: "at most 32" });
-    }
-    list.into_iter().map(|raw| code(&raw.text(), table)).collect()
+    let texts: Vec<String> = list.into_iter().map(JsonCode::text).collect();
+    proto::decode::codes(texts.iter().map(String::as_str), table)
 }
 
 pub(crate) fn seq(sent: Option<u64>) -> Result<Seq, RangeError> {
@@ -277,9 +282,9 @@ struct JsonEvent {
 }
 
 impl JsonEvent {
-    fn check(self, table: CodeTable<'_>) -> Result<FaultEvent, JsonError> {
-        let code = code(&self.code.text(), table)?;
-        Ok(FaultEvent { seq: seq(self.seq)?, time: self.time.0, code, state: self.state })
+    fn check(self, table: CodeTable<'_>) -> Result<(FaultEvent, Option<Code>), DecodeError> {
+        let (code, second) = code(&self.code.text(), table)?;
+        Ok((FaultEvent { seq: seq(self.seq)?, time: self.time.0, code, state: self.state }, second))
     }
 }
 
@@ -303,7 +308,7 @@ pub(crate) fn events(payload: &[u8], table: CodeTable<'_>) -> Result<EventBatch,
     Ok(EventBatch {
         boot: BootId(batch.boot),
         sent: batch.sent.map(DeviceTime::whole_millis),
-        events: batch.events.into_iter().map(|event| event.check(table)).collect::<Result<_, _>>()?,
+        events: expanded(batch.events.into_iter().map(|event| event.check(table)))?,
         active: batch.active.map(|list| codes(list, table)).transpose()?,
     })
 }
@@ -311,8 +316,12 @@ pub(crate) fn events(payload: &[u8], table: CodeTable<'_>) -> Result<EventBatch,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gb24476;
+    use crate::ProfileView;
     use proptest::prelude::*;
+
+    fn gb24476(raw: &str) -> domain::Meaning {
+        ProfileView::canonical().meaning(raw)
+    }
 
     const EXAMPLE: &str = r#"{"boot":7,"readings":[{"seq":1,"time":"2026-11-22T08:00:00.123+08:00",
         "service_mode":1,"car_status":1,"car_direction":1,"door_zone":false,"door_state":2,"passengers":true,

@@ -6,6 +6,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+/// Label `profile`: names of loaded profiles only, so there are a few hundred at most.
+pub(crate) type ByProfile = Vec<(&'static str, std::sync::Arc<str>)>;
+
 /// Counters of the way from message to row.
 #[derive(Debug)]
 pub struct IngestMetrics {
@@ -17,6 +20,12 @@ pub struct IngestMetrics {
     pub statistics: Counter,
     /// Messages to quarantine, by reason.
     pub undecodable: Family<Vec<(&'static str, &'static str)>, Counter>,
+    /// Codes without a meaning in the terminal's profile, by profile.
+    pub(crate) unknown_codes: Family<ByProfile, Counter>,
+    /// Values without a meaning in the terminal's profile, by profile.
+    pub(crate) unmapped_values: Family<ByProfile, Counter>,
+    /// Messages of terminals whose profile is not known here; read with the canonical one.
+    pub unknown_profile: Counter,
     /// Messages under another area than the registry's.
     pub wrong_area: Counter,
     /// Messages neither stored nor acknowledged because a queue was full.
@@ -39,6 +48,9 @@ impl IngestMetrics {
             events: Counter::default(),
             statistics: Counter::default(),
             undecodable: Family::default(),
+            unknown_codes: Family::default(),
+            unmapped_values: Family::default(),
+            unknown_profile: Counter::default(),
             wrong_area: Counter::default(),
             shed: Counter::default(),
             commit_retries: Counter::default(),
@@ -51,6 +63,10 @@ impl IngestMetrics {
         ingest.register("events", "Fault events decoded", metrics.events.clone());
         ingest.register("statistics", "Statistics messages decoded", metrics.statistics.clone());
         ingest.register("undecodable", "Messages to quarantine", metrics.undecodable.clone());
+        ingest.register("unknown_codes", "Codes kept without a meaning", metrics.unknown_codes.clone());
+        ingest.register("unmapped_values", "Values read as unknown", metrics.unmapped_values.clone());
+        let help = "Messages of terminals whose profile is not known";
+        ingest.register("unknown_profile", help, metrics.unknown_profile.clone());
         ingest.register("wrong_area", "Messages under another area", metrics.wrong_area.clone());
         ingest.register("shed", "Messages not stored because a queue was full", metrics.shed.clone());
         ingest.register("commit_retries", "Commits tried again", metrics.commit_retries.clone());

@@ -5,16 +5,21 @@ use domain::{BootId, TerminalId, limits};
 use serde_json::Value;
 use store::{QuarantineEntry, SeqRanges};
 
-use crate::{decode, gb24476};
+use crate::{ProfileView, decode};
 
 /// The entry with its numbers, where they are known.
-pub(crate) fn known(entry: QuarantineEntry, topic: &str, payload: &[u8]) -> QuarantineEntry {
+pub(crate) fn known(
+    entry: QuarantineEntry,
+    topic: &str,
+    payload: &[u8],
+    view: ProfileView<'_>,
+) -> QuarantineEntry {
     if payload.len() > limits::PAYLOAD_BYTES_MAX {
         return entry;
     }
     let Ok(terminal_id) = TerminalId::new(&entry.terminal_id) else { return entry };
     // Whole messages of terminals that are not known, or switched off.
-    if let Ok(decoded) = decode(topic, payload, &gb24476) {
+    if let Ok(decoded) = decode(topic, payload, view) {
         let numbers = store::message_numbers(&decoded.message);
         return entry.numbered(&terminal_id, decoded.message.boot(), numbers);
     }

@@ -27,8 +27,10 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::presence::{self, Change, Presences};
+use crate::profile::{Profiles, Resolver};
 use crate::shard::{Shard, Work};
-use crate::{IngestMetrics, Topic, decode, gb24476, numbers};
+use crate::unknown::Unknowns;
+use crate::{IngestMetrics, ProfileView, Topic, decode, numbers};
 
 /// Bounds of ingest.
 #[derive(Debug, Clone)]
@@ -110,6 +112,8 @@ pub struct Wiring<S> {
     pub inbound: mpsc::Receiver<Inbound>,
     /// Which terminal serves which elevator.
     pub registry: Arc<Registry>,
+    /// What their terminals speak.
+    pub profiles: Arc<Profiles>,
     /// One connection each; elevators are hashed to them.
     pub writers: Vec<Writer>,
     /// The rules.
@@ -144,7 +148,7 @@ pub struct Ingest;
 impl Ingest {
     /// Runs until the broker has closed its end and every queue is drained, or until a part of it fails.
     pub async fn run<S: Sink>(config: IngestConfig, wiring: Wiring<S>) -> Result<(), IngestError> {
-        let Wiring { mut inbound, registry, writers, sink, hub, .. } = wiring;
+        let Wiring { mut inbound, registry, profiles, writers, sink, hub, .. } = wiring;
         let Wiring { database, presence, listening, arrival_start, store_up, metrics, abandon, .. } = wiring;
         let store_up = Arc::new(store_up);
         let mut tasks = JoinSet::new();
@@ -173,6 +177,8 @@ impl Ingest {
             presence: Presences::new(config.offline_after, presence),
             presence_tx,
             listening,
+            profiles: Resolver::new(profiles),
+            unknowns: Unknowns::default(),
             config,
             registry,
             queues,
@@ -256,6 +262,8 @@ struct Waiting {
 struct Shell<S> {
     config: IngestConfig,
     registry: Arc<Registry>,
+    profiles: Resolver,
+    unknowns: Unknowns,
     queues: Vec<mpsc::Sender<Work>>,
     sink: S,
     hub: broker::Hub,
@@ -313,13 +321,19 @@ impl<S: Sink> Shell<S> {
                 "switched off in the registry",
             );
         }
-        let decoded = match decode(&publish.topic, &publish.payload, &gb24476) {
+        let (profile, is_known) = self.profiles.resolve(&record.profile);
+        if !is_known {
+            self.unknowns.profile(&record.profile, &self.metrics);
+        }
+        let view = ProfileView { profile, kind: record.device_kind };
+        let decoded = match decode(&publish.topic, &publish.payload, view) {
             Ok(decoded) => decoded,
             Err(error) => return self.quarantine(publish, error.reason, &error.detail),
         };
         if decoded.topic.area != record.area {
             self.metrics.wrong_area.inc();
         }
+        self.unknowns.count(&decoded, profile, &terminal_id, &self.metrics);
         self.metrics.decoded(&decoded.message);
         let arrival = self.arrived(publish.arrived_us);
         let message = Arc::new(decoded.message);
@@ -347,7 +361,14 @@ impl<S: Sink> Shell<S> {
             detail,
             &publish.payload,
         );
-        let entry = numbers::known(entry, &publish.topic, &publish.payload).arrived_as(arrival.no);
+        let record = self.registry.lookup(&publish.client_id);
+        let view = match &record {
+            Some(record) => {
+                ProfileView { profile: self.profiles.resolve(&record.profile).0, kind: record.device_kind }
+            }
+            None => ProfileView::canonical(),
+        };
+        let entry = numbers::known(entry, &publish.topic, &publish.payload, view).arrived_as(arrival.no);
         let mut hash = DefaultHasher::new();
         publish.client_id.hash(&mut hash);
         let shard = ElevatorId((hash.finish() >> 1).cast_signed());

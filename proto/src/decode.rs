@@ -1,11 +1,9 @@
 //! From telemetry messages to domain types. Hostile bytes give an error, never a panic.
 
-use std::sync::Arc;
-
 use domain::{
     BootId, CarStatus, Code, Counter, Counters, Direction, DoorState, Downlink, DownlinkError, DownlinkId,
-    EventBatch, EventState, FaultEvent, Field, Floor, Passengers, RangeError, Reading, SentDownlink, Seq,
-    ServiceMode, Statistics, TelemetryBatch, Timestamp, limits,
+    EventBatch, EventState, FaultEvent, Field, Floor, Meaning, Passengers, RangeError, Reading, SentDownlink,
+    Seq, ServiceMode, Statistics, TelemetryBatch, Timestamp, limits,
 };
 use prost::Message;
 
@@ -48,21 +46,50 @@ impl From<prost::DecodeError> for DecodeError {
 }
 
 /// The meaning of a raw code in the terminal's profile; `unknown_code` where it has none.
-pub type CodeTable<'a> = &'a dyn Fn(&str) -> &'static domain::FaultKind;
+pub type CodeTable<'a> = &'a dyn Fn(&str) -> Meaning;
 
-/// A code with its meaning. Shared by every payload format, so that each refuses the same texts.
-pub fn code(raw: &str, table: CodeTable<'_>) -> Result<Code, DecodeError> {
+/// A code with its meaning, two where it says two things at once. Shared by every payload format, so that each
+/// refuses the same texts.
+pub fn code(raw: &str, table: CodeTable<'_>) -> Result<(Code, Option<Code>), DecodeError> {
     if raw.is_empty() || raw.len() > limits::CODE_BYTES_MAX || raw.chars().any(char::is_control) {
         return Err(DecodeError::Code);
     }
-    Ok(Code { raw: Arc::from(raw), fault: table(raw) })
+    Ok(Code::of(raw, table(raw)))
 }
 
-fn codes(list: &v1::Codes, table: CodeTable<'_>) -> Result<Vec<Code>, DecodeError> {
-    if list.code.len() > limits::CODES_MAX {
-        return Err(DecodeError::Count { what: "codes", count: list.code.len(), bound: "at most 32" });
+/// A list of codes with their meanings; what means two things counts twice.
+pub fn codes<'a>(
+    list: impl ExactSizeIterator<Item = &'a str>,
+    table: CodeTable<'_>,
+) -> Result<Vec<Code>, DecodeError> {
+    let count = |count| DecodeError::Count { what: "codes", count, bound: "at most 32" };
+    if list.len() > limits::CODES_MAX {
+        return Err(count(list.len()));
     }
-    list.code.iter().map(|raw| code(raw, table)).collect()
+    let mut found = Vec::with_capacity(list.len());
+    for raw in list {
+        let (first, second) = code(raw, table)?;
+        found.push(first);
+        found.extend(second);
+    }
+    if found.len() > limits::CODES_MAX { Err(count(found.len())) } else { Ok(found) }
+}
+
+/// Events, each with its code's meaning; of a code that means two things there are two, alike but for the code.
+pub fn expanded(
+    events: impl ExactSizeIterator<Item = Result<(FaultEvent, Option<Code>), DecodeError>>,
+) -> Result<Vec<FaultEvent>, DecodeError> {
+    let mut found = Vec::with_capacity(events.len());
+    for event in events {
+        let (first, second) = event?;
+        let second = second.map(|code| FaultEvent { code, ..first.clone() });
+        found.push(first);
+        found.extend(second);
+    }
+    if found.len() > limits::BATCH_EVENTS_MAX {
+        return Err(DecodeError::Count { what: "events", count: found.len(), bound: "at most 256" });
+    }
+    Ok(found)
 }
 
 /// Decodes an order, as a terminal does.
@@ -157,7 +184,7 @@ fn reading(
     reading.vibration_mm_s2 =
         field(sent.vibration_mm_s2, unknown(17), |value| narrow("vibration_mm_s2")(i64::from(value)))?;
     reading.codes = match &sent.codes {
-        Some(list) => Field::Known(codes(list, table)?),
+        Some(list) => Field::Known(codes(list.code.iter().map(String::as_str), table)?),
         None if unknown(18) => Field::Unknown,
         None => Field::Absent,
     };
@@ -176,19 +203,22 @@ pub fn events(payload: &[u8], table: CodeTable<'_>) -> Result<EventBatch, Decode
         return Err(DecodeError::Count { what: "events", count, bound: "1 to 256, or the active list" });
     }
     let event = |event: &v1::Event| {
-        Ok(FaultEvent {
-            seq: Seq(i64::try_from(event.seq)
-                .map_err(|_| RangeError { field: "seq", value: event.seq.cast_signed() })?),
-            time: Timestamp::from_millis(event.time_ms),
-            code: code(&event.code, table)?,
-            state: EventState::try_from(i64::from(event.state))?,
-        })
+        let (code, second) = code(&event.code, table)?;
+        let seq = i64::try_from(event.seq);
+        let seq = Seq(seq.map_err(|_| RangeError { field: "seq", value: event.seq.cast_signed() })?);
+        let (time, state) =
+            (Timestamp::from_millis(event.time_ms), EventState::try_from(i64::from(event.state))?);
+        Ok((FaultEvent { seq, time, code, state }, second))
     };
     Ok(EventBatch {
         boot: BootId(batch.boot),
         sent: batch.sent_ms.map(Timestamp::from_millis),
-        events: batch.events.iter().map(event).collect::<Result<_, DecodeError>>()?,
-        active: batch.active.as_ref().map(|list| codes(list, table)).transpose()?,
+        events: expanded(batch.events.iter().map(event))?,
+        active: batch
+            .active
+            .as_ref()
+            .map(|list| codes(list.code.iter().map(String::as_str), table))
+            .transpose()?,
     })
 }
 

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::{AuthMetrics, Gatekeeper, TakeAtWord, Watch};
 use crate::config::Config;
-use crate::{database, downlink};
+use crate::{database, downlink, profile};
 
 /// A stop that takes longer is ended by force, with exit code 1.
 const STOP_WITHIN: Duration = Duration::from_secs(25);
@@ -134,6 +134,7 @@ fn taken(key: &str, address: SocketAddr, error: &std::io::Error) -> anyhow::Erro
 impl App {
     /// Builds and starts the services that `config` asks for.
     pub(crate) async fn start(config: &Config, database_url: &str, dev: bool) -> anyhow::Result<Self> {
+        let profiles = Arc::new(profile::load(config)?);
         // Ports first: a mistake there shows at once.
         let web_listener = match config.services.web {
             true => Some(bind("web.listen", config.web.listen).await?),
@@ -230,6 +231,7 @@ impl App {
                 listening,
                 inbound,
                 registry,
+                profiles,
                 writers,
                 sink: Rules(handle.take()),
                 hub,

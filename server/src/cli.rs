@@ -3,6 +3,7 @@
 mod access;
 mod audit;
 mod pki;
+mod profile;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use simulator::Rate;
 pub(crate) use access::{AccountCommand, Order, Region, SecretArgs, TerminalCommand};
 pub(crate) use audit::{AuditArgs, QuarantineCommand, Which};
 pub(crate) use pki::PkiCommand;
+pub(crate) use profile::{KindArg, ProfileCommand};
 
 /// Watches elevators and gets trapped people out fast.
 ///
@@ -52,6 +54,9 @@ pub(crate) enum Command {
     /// Register terminals, and give and take their secrets
     #[command(subcommand)]
     Terminal(TerminalCommand),
+    /// Vendor profiles: the languages of terminals
+    #[command(subcommand)]
+    Profile(ProfileCommand),
     /// Accounts of other systems and dashboards, which may read
     #[command(subcommand)]
     Account(AccountCommand),

@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Cli, Command, DbCommand, DispatchCommand, ServeArgs};
 use crate::config::{Config, LogFormat};
-use crate::{account, app, audit, database, demo, dispatch, logging, pki, quarantine, terminal, traffic};
+use crate::{
+    account, app, audit, database, demo, dispatch, logging, pki, profile, quarantine, terminal, traffic,
+};
 
 /// Runs it. 0: done; 1: it failed, and standard error says why; 2: the command line or the configuration is
 /// wrong.
@@ -57,6 +59,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
             quiet_log()?;
             terminal::run(command).await?;
         }
+        Command::Profile(command) => return profile::run(command),
         Command::Account(command) => {
             quiet_log()?;
             account::run(command).await?;
@@ -71,7 +74,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Db(command) => db(command).await?,
         Command::CheckConfig(arguments) => {
-            load(arguments.config.as_deref())?;
+            profile::load(&load(arguments.config.as_deref())?)?;
             println!("the configuration is sound");
         }
         Command::PrintConfig(arguments) => print!("{}", load(arguments.config.as_deref())?.to_toml()),

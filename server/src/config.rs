@@ -115,6 +115,8 @@ pub(crate) struct Ingest {
     pub(crate) queue_len: usize,
     /// A terminal without a sign of life for so long is shown as offline.
     pub(crate) offline_after_s: u64,
+    /// Directory of an operator's own vendor profiles.
+    pub(crate) profiles: Option<PathBuf>,
 }
 
 /// `[alerting]`
@@ -200,6 +202,7 @@ impl Default for Ingest {
             writers: 2,
             queue_len: 10_000,
             offline_after_s: domain::limits::OFFLINE_AFTER.as_secs(),
+            profiles: None,
         }
     }
 }

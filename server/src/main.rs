@@ -13,6 +13,7 @@ mod dispatch;
 mod downlink;
 mod logging;
 mod pki;
+mod profile;
 mod quarantine;
 mod terminal;
 mod traffic;

@@ -6,7 +6,7 @@ use anyhow::{bail, ensure};
 use store::{QuarantineFilter, QuarantineReason, QuarantineRecord};
 
 use crate::cli::{QuarantineCommand, Which};
-use crate::terminal::{actor, open};
+use crate::terminal::{actor, open, profiles};
 
 /// Runs one of the commands.
 pub(crate) async fn run(command: QuarantineCommand) -> anyhow::Result<()> {
@@ -36,7 +36,8 @@ pub(crate) async fn run(command: QuarantineCommand) -> anyhow::Result<()> {
         QuarantineCommand::Retry { which, all, dry_run, config } => {
             ensure!(all || named(&which), "name entries, a --reason, or --all");
             check_reason(which.reason.as_deref())?;
-            retry::run(&open(&config).await?, &filter(which), dry_run).await?;
+            let profiles = profiles(&config)?;
+            retry::run(&open(&config).await?, &profiles, &filter(which), dry_run).await?;
         }
         QuarantineCommand::Drop { which, older_than, yes, config } => {
             ensure!(named(&which), "name entries or a --reason");

@@ -16,7 +16,7 @@ use store::{AccessError, Database, NewTerminal, Rotation, TerminalDetail};
 use crate::auth::secret::{self, SECRET_BYTES_MAX, Strength};
 use crate::cli::{ConfigArgs, SecretArgs, TerminalCommand};
 use crate::config::Config;
-use crate::{database, downlink};
+use crate::{database, downlink, profile};
 
 /// An old secret is good for this long after a rotation, unless the new one is used before.
 const PREVIOUS_FOR: Duration = Duration::from_hours(7 * 24);
@@ -28,12 +28,14 @@ const RESERVED: &str = "anonymous-";
 /// Runs one of the commands.
 pub(crate) async fn run(command: TerminalCommand) -> anyhow::Result<()> {
     match command {
-        TerminalCommand::Add { id, area, elevator, secret, no_secret, config } => {
+        TerminalCommand::Add { id, area, elevator, profile, kind, secret, no_secret, config } => {
             ensure_free(&id)?;
+            let kind = profile::fitting(&profiles(&config)?, profile.as_deref(), kind.map(Into::into))?;
             let made = (!no_secret).then(|| Made::new(&secret)).transpose()?;
             let database = open(&config).await?;
             let hash = made.as_ref().map(|made| made.hash.clone());
-            let new = NewTerminal { id: id.clone(), area, elevator: elevator.map(ElevatorId), hash };
+            let elevator = elevator.map(ElevatorId);
+            let new = NewTerminal { id: id.clone(), area, elevator, hash, profile, kind };
             database.terminal_add(&[new], &actor()).await.map_err(|error| explained(error, "terminal"))?;
             eprintln!("{id} is registered in {area}");
             match made {
@@ -68,6 +70,14 @@ pub(crate) async fn run(command: TerminalCommand) -> anyhow::Result<()> {
             enable(&ids, true, &config).await?;
             eprintln!("switched on");
         }
+        TerminalCommand::Set { ids, profile, kind, config } => {
+            let kind = kind.map(Into::into);
+            profile::fitting(&profiles(&config)?, profile.as_deref(), kind)?;
+            let database = open(&config).await?;
+            let done = database.terminal_describe(&ids, profile.as_deref(), kind, &actor()).await;
+            done.map_err(|error| explained(error, "terminal"))?;
+            eprintln!("set; running servers follow within seconds");
+        }
         TerminalCommand::Send { id, order, interval, for_s, wait, config } => {
             let order = downlink::order(order, interval, for_s)?;
             downlink::send(&open(&config).await?, &id, order, wait).await?;
@@ -90,7 +100,7 @@ pub(crate) async fn run(command: TerminalCommand) -> anyhow::Result<()> {
         TerminalCommand::Import { file, out, no_secret, random_secrets, config } => {
             let given = if random_secrets { Strength::Generated } else { Strength::Chosen };
             let plan = import::Plan { out, no_secret, given };
-            import::run(&file, plan, &config).await?;
+            import::run(&file, plan, &profiles(&config)?, &config).await?;
         }
     }
     Ok(())
@@ -99,6 +109,11 @@ pub(crate) async fn run(command: TerminalCommand) -> anyhow::Result<()> {
 async fn enable(ids: &[TerminalId], enabled: bool, config: &ConfigArgs) -> anyhow::Result<()> {
     let done = open(config).await?.terminal_enable(ids, enabled, &actor()).await;
     done.map_err(|error| explained(error, "terminal"))
+}
+
+/// The profiles that a server of this configuration knows.
+pub(crate) fn profiles(arguments: &ConfigArgs) -> anyhow::Result<ingest::Profiles> {
+    profile::load(&Config::load(arguments.config.as_deref(), std::env::vars_os())?)
 }
 
 /// The configured database, at this version's schema.

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use domain::{Area, ElevatorId, TerminalId};
+use domain::{Area, DeviceKind, ElevatorId, TerminalId};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
@@ -21,6 +21,8 @@ pub struct TerminalRecord {
     pub area: Area,
     /// Name of its vendor profile.
     pub profile: Arc<str>,
+    /// What kind of device its elevator is.
+    pub device_kind: DeviceKind,
     /// Whether its messages are taken.
     pub enabled: bool,
 }
@@ -32,7 +34,16 @@ pub struct Registry {
     terminals: RwLock<HashMap<TerminalId, TerminalRecord>>,
 }
 
-const COLUMNS: &str = "SELECT terminal_id, elevator_id, area, enabled, profile FROM ";
+/// An elevator that was made in this very statement is not seen by the join: it is a lift.
+const COLUMNS: &str = "SELECT t.terminal_id, t.elevator_id, t.area, t.enabled, t.profile,
+        coalesce(e.device_kind, 'lift') AS device_kind
+     FROM terminals AS t
+     LEFT JOIN elevator AS e USING (elevator_id)";
+
+/// [`COLUMNS`] of this table or function.
+fn columns(terminals: &str) -> String {
+    COLUMNS.replace("FROM terminals", &format!("FROM {terminals}"))
+}
 
 impl Registry {
     /// Reads all terminals.
@@ -44,7 +55,7 @@ impl Registry {
 
     /// Reads all terminals again, after somebody else has changed them.
     pub async fn reload(&self) -> Result<(), StoreError> {
-        let sql = format!("{COLUMNS} terminal");
+        let sql = columns("terminal");
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(self.database.pool()).await?;
         let mut profiles = Profiles::default();
         let terminals = rows.iter().map(|row| record(row, &mut profiles)).collect::<Result<_, _>>()?;
@@ -78,7 +89,7 @@ impl Registry {
     pub async fn register(&self, terminals: &[(TerminalId, Area)]) -> Result<(), StoreError> {
         let ids: Vec<&str> = terminals.iter().map(|(id, _)| id.as_str()).collect();
         let areas: Vec<i32> = terminals.iter().map(|(_, area)| area.number().cast_signed()).collect();
-        let sql = format!("{COLUMNS} terminal_register($1, $2)");
+        let sql = columns("terminal_register($1, $2)");
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(ids)
             .bind(areas)
@@ -111,10 +122,14 @@ fn record(row: &PgRow, profiles: &mut Profiles) -> Result<(TerminalId, TerminalR
     let terminal = TerminalId::new(terminal).map_err(|error| StoreError::Corrupt(error.to_string()))?;
     let area: i32 = row.try_get("area")?;
     let area = u32::try_from(area).ok().and_then(|area| Area::from_number(area).ok());
+    let kind: &str = row.try_get("device_kind")?;
     let record = TerminalRecord {
         elevator_id: ElevatorId(row.try_get("elevator_id")?),
         area: area.ok_or_else(|| StoreError::Corrupt(format!("area of terminal {terminal}")))?,
         profile: profiles.shared(row.try_get("profile")?),
+        device_kind: kind
+            .parse()
+            .map_err(|_| StoreError::Corrupt(format!("kind of elevator of {terminal}")))?,
         enabled: row.try_get("enabled")?,
     };
     Ok((terminal, record))

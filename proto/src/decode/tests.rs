@@ -3,8 +3,26 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn table(raw: &str) -> &'static domain::FaultKind {
-    fault_by_slug(raw).unwrap_or(fault_by_slug("unknown_code").unwrap())
+fn table(raw: &str) -> Meaning {
+    let fault = |slug| fault_by_slug(slug).unwrap();
+    match raw {
+        "04" => Meaning { first: fault("top_overrun"), second: Some(fault("entrapment")) },
+        _ => fault_by_slug(raw).unwrap_or(fault("unknown_code")).into(),
+    }
+}
+
+#[test]
+fn a_code_that_means_two_things_is_two_codes_and_two_events() {
+    let list = codes(["04", "entrapment"].into_iter(), &table).unwrap();
+    let told: Vec<_> = list.iter().map(|code| (&*code.raw, code.fault.slug)).collect();
+    let expected = [("04", "top_overrun"), ("04:entrapment", "entrapment"), ("entrapment", "entrapment")];
+    assert_eq!(told, expected);
+    assert!(codes([const { "04" }; 17].into_iter(), &table).is_err(), "34 codes");
+    let event = v1::Event { seq: 9, time_ms: 5, code: "04".into(), state: 1 };
+    let payload = v1::EventBatch { events: vec![event; 2], ..v1::EventBatch::default() }.encode_to_vec();
+    let batch = events(&payload, &table).unwrap();
+    assert_eq!(batch.events.len(), 4);
+    assert_eq!((&*batch.events[1].code.raw, batch.events[1].seq), ("04:entrapment", Seq(9)));
 }
 
 fn typical() -> Reading {
@@ -142,7 +160,7 @@ prop_compose! {
         reading.floor_ordinal = ordinal;
         reading.velocity_mm_s = velocity;
         reading.load_kg = load;
-        reading.codes = codes.map(|list| list.iter().map(|raw| code(raw, &table).unwrap()).collect());
+        reading.codes = codes.map(|list| list.iter().map(|raw| code(raw, &table).unwrap().0).collect());
         reading
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use domain::{Area, TerminalId};
 
-use super::ConfigArgs;
+use super::{ConfigArgs, KindArg};
 
 /// Where a secret comes from.
 #[derive(Debug, Args)]
@@ -46,6 +46,12 @@ pub(crate) enum TerminalCommand {
         /// The elevator it serves, if that is known already; otherwise a new one is made
         #[arg(long, value_name = "NUMBER")]
         elevator: Option<i64>,
+        /// Its vendor profile: 'liftwatch profile list' shows them
+        #[arg(long, value_name = "NAME")]
+        profile: Option<String>,
+        /// What kind of device the new elevator is; without it, the first its profile speaks for
+        #[arg(long, value_enum, conflicts_with = "elevator")]
+        kind: Option<KindArg>,
         #[command(flatten)]
         secret: SecretArgs,
         /// No secret: it connects by certificate only
@@ -88,6 +94,20 @@ pub(crate) enum TerminalCommand {
         #[command(flatten)]
         config: ConfigArgs,
     },
+    /// Say what terminals speak, and what kind of device they watch
+    Set {
+        /// Their ids
+        #[arg(required = true)]
+        ids: Vec<TerminalId>,
+        /// Their vendor profile
+        #[arg(long, value_name = "NAME", required_unless_present = "kind")]
+        profile: Option<String>,
+        /// What kind of device their elevators are
+        #[arg(long, value_enum)]
+        kind: Option<KindArg>,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
     /// Give a terminal a new secret and print it
     ///
     /// The old secret stays good until the terminal has used the new one, for 7 days at most.
@@ -127,7 +147,7 @@ pub(crate) enum TerminalCommand {
     /// Register the terminals of a CSV file, all or none
     #[command(verbatim_doc_comment)]
     ///
-    /// The first line names the columns: terminal_id, area, and, if you like, elevator and secret:
+    /// The first line names the columns: terminal_id, area, and, if you like, elevator, secret, profile and kind:
     ///
     ///   terminal_id,area,secret
     ///   t1,350102,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use domain::{Arrival, ArrivalNo, Message};
-use ingest::{decode, gb24476};
+use ingest::{ProfileView, Profiles, decode, decode_open};
 use store::{
     Database, Incoming, Item, Ledger, LedgerMetrics, QuarantineFilter, QuarantineRecord, Registry,
     StoreMetrics, TerminalRecord, Writer,
@@ -28,7 +28,12 @@ enum Fate {
 }
 
 /// Retries all that `filter` names.
-pub(super) async fn run(database: &Database, filter: &QuarantineFilter, dry_run: bool) -> anyhow::Result<()> {
+pub(super) async fn run(
+    database: &Database,
+    profiles: &Profiles,
+    filter: &QuarantineFilter,
+    dry_run: bool,
+) -> anyhow::Result<()> {
     let registry = Registry::load(database).await?;
     let (mut stored, mut kept) = (0_u64, BTreeMap::<String, u64>::new());
     let mut before = i64::MAX;
@@ -36,7 +41,7 @@ pub(super) async fn run(database: &Database, filter: &QuarantineFilter, dry_run:
         let entries = database.quarantine_list(filter, before, PAGE).await?;
         let Some(last) = entries.last() else { break };
         before = last.id;
-        let fates = page(database, &registry, &entries, dry_run).await?;
+        let fates = page(database, &registry, profiles, &entries, dry_run).await?;
         for (entry, fate) in entries.iter().zip(fates) {
             match fate {
                 Fate::Stored { apart } => {
@@ -67,6 +72,7 @@ pub(super) async fn run(database: &Database, filter: &QuarantineFilter, dry_run:
 async fn page(
     database: &Database,
     registry: &Registry,
+    profiles: &Profiles,
     entries: &[QuarantineRecord],
     dry_run: bool,
 ) -> anyhow::Result<Vec<Fate>> {
@@ -75,7 +81,7 @@ async fn page(
     let mut fates = Vec::with_capacity(entries.len());
     let mut gone = Vec::new();
     for entry in entries {
-        let fate = match incoming(registry, entry) {
+        let fate = match incoming(registry, profiles, entry) {
             Err(why) => Fate::Kept(why),
             Ok(_) if dry_run => Fate::Stored { apart: 0 },
             Ok(incoming) => {
@@ -112,7 +118,7 @@ fn row_channel(entry: &QuarantineRecord) -> Option<&'static str> {
 }
 
 /// The message it is, with its arrival; or why it cannot be read.
-fn incoming(registry: &Registry, entry: &QuarantineRecord) -> Result<Incoming, String> {
+fn incoming(registry: &Registry, profiles: &Profiles, entry: &QuarantineRecord) -> Result<Incoming, String> {
     if !entry.is_whole() {
         return Err(format!("only {} of its {} bytes are kept", entry.payload.len(), entry.payload_len));
     }
@@ -124,19 +130,28 @@ fn incoming(registry: &Registry, entry: &QuarantineRecord) -> Result<Incoming, S
     if !terminal.enabled {
         return Err("its terminal is switched off".to_owned());
     }
-    let message = message(entry, &terminal)?;
+    let message = message(entry, &terminal, profiles)?;
     // An entry from before arrivals were kept gets a number of its own below all runs.
     let no = entry.arrival_no.unwrap_or(ArrivalNo(entry.id));
     let arrival = Arrival { no, at: entry.arrived };
     Ok(Incoming { elevator_id: terminal.elevator_id, terminal_id, arrival, message: Arc::new(message) })
 }
 
-fn message(entry: &QuarantineRecord, terminal: &TerminalRecord) -> Result<Message, String> {
-    let topic = match row_channel(entry) {
-        Some(channel) => format!("lift/v1/{}/{}/{channel}.json", terminal.area, entry.terminal),
-        None => entry.topic.clone(),
+fn message(
+    entry: &QuarantineRecord,
+    terminal: &TerminalRecord,
+    profiles: &Profiles,
+) -> Result<Message, String> {
+    let profile = profiles.get(&terminal.profile).unwrap_or_else(|| profiles.canonical());
+    let view = ProfileView { profile, kind: terminal.device_kind };
+    let decoded = match row_channel(entry) {
+        Some(channel) => {
+            let topic = format!("lift/v1/{}/{}/{channel}.json", terminal.area, entry.terminal);
+            decode_open(&topic, &entry.payload, view)
+        }
+        None => decode(&entry.topic, &entry.payload, view),
     };
-    let decoded = decode(&topic, &entry.payload, &gb24476).map_err(|error| error.detail)?;
+    let decoded = decoded.map_err(|error| error.detail)?;
     if decoded.topic.terminal_id.as_str() != entry.terminal {
         return Err("its topic is that of another terminal".to_owned());
     }

@@ -6,14 +6,16 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use domain::{Area, ElevatorId, TerminalId};
+use domain::{Area, DeviceKind, ElevatorId, TerminalId};
 use indicatif::ProgressBar;
+use ingest::Profiles;
 use serde::Deserialize;
 use store::{AccessError, NewTerminal};
 
 use super::{actor, check, ensure_free, explained, open};
 use crate::auth::secret::{self, Strength};
 use crate::cli::ConfigArgs;
+use crate::profile;
 
 /// Faults of a file that are told at once.
 const FAULTS_MAX: usize = 20;
@@ -35,6 +37,8 @@ struct Record {
     area: String,
     elevator: Option<String>,
     secret: Option<String>,
+    profile: Option<String>,
+    kind: Option<String>,
 }
 
 /// A row that may be registered as far as the file tells.
@@ -45,12 +49,19 @@ struct Row {
     area: Area,
     elevator: Option<ElevatorId>,
     secret: Option<String>,
+    profile: Option<String>,
+    kind: Option<DeviceKind>,
 }
 
-pub(super) async fn run(path: &Path, plan: Plan, config: &ConfigArgs) -> anyhow::Result<()> {
+pub(super) async fn run(
+    path: &Path,
+    plan: Plan,
+    profiles: &Profiles,
+    config: &ConfigArgs,
+) -> anyhow::Result<()> {
     let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let rows =
-        read(&text).map_err(|faults| anyhow::anyhow!("{}: nothing is imported\n{faults}", path.display()))?;
+    let rows = read(&text, profiles)
+        .map_err(|faults| anyhow::anyhow!("{}: nothing is imported\n{faults}", path.display()))?;
     ensure!(!rows.is_empty(), "{} names no terminal", path.display());
     let without = rows.iter().filter(|row| row.secret.is_none()).count();
     if without > 0 && !plan.no_secret && plan.out.is_none() {
@@ -86,11 +97,11 @@ pub(super) async fn run(path: &Path, plan: Plan, config: &ConfigArgs) -> anyhow:
 }
 
 /// The rows, or what is wrong with them line by line.
-fn read(text: &[u8]) -> Result<Vec<Row>, String> {
+fn read(text: &[u8], profiles: &Profiles) -> Result<Vec<Row>, String> {
     let mut lines = Lines { text, at: 0, line: 1 };
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text);
     let columns = reader.headers().map_err(|error| format!("line 1: {error}"))?.clone();
-    let known = ["terminal_id", "area", "elevator", "secret"];
+    let known = ["terminal_id", "area", "elevator", "secret", "profile", "kind"];
     if let Some(column) = columns.iter().find(|column| !known.contains(column)) {
         return Err(format!("line 1: unknown column '{column}': those known are {}", known.join(", ")));
     }
@@ -106,7 +117,7 @@ fn read(text: &[u8]) -> Result<Vec<Row>, String> {
                 let named = record.deserialize::<Record>(Some(&columns));
                 named
                     .map_err(|error| error.to_string())
-                    .and_then(|named| parse(named, line))
+                    .and_then(|named| parse(named, line, profiles))
                     .map_err(|why| (line, why))
             });
         match row {
@@ -146,7 +157,7 @@ impl Lines<'_> {
     }
 }
 
-fn parse(record: Record, line: u64) -> Result<Row, String> {
+fn parse(record: Record, line: u64, profiles: &Profiles) -> Result<Row, String> {
     let id = TerminalId::new(&record.terminal_id).map_err(|error| format!("terminal_id: {error}"))?;
     ensure_free(&id).map_err(|error| error.to_string())?;
     let area = record.area.parse().map_err(|error| format!("area '{}': {error}", record.area))?;
@@ -160,7 +171,14 @@ fn parse(record: Record, line: u64) -> Result<Row, String> {
     if let Some(secret) = &secret {
         check(secret.as_bytes()).map_err(|error| error.to_string())?;
     }
-    Ok(Row { line, id, area, elevator, secret })
+    let profile = record.profile.filter(|name| !name.is_empty());
+    let kind = match record.kind.as_deref() {
+        None | Some("") => None,
+        Some(_) if elevator.is_some() => return Err("kind: the elevator has its kind already".to_owned()),
+        Some(kind) => Some(kind.parse().map_err(|_| format!("kind '{kind}' is none of those known"))?),
+    };
+    let kind = profile::fitting(profiles, profile.as_deref(), kind).map_err(|error| error.to_string())?;
+    Ok(Row { line, id, area, elevator, secret, profile, kind })
 }
 
 /// Terminals to register, and the secrets that were made up, by id.
@@ -177,7 +195,9 @@ fn hash(rows: Vec<Row>, given: Strength, make_up: bool) -> anyhow::Result<Hashed
             (None, None) => None,
         };
         progress.inc(1);
-        Ok((NewTerminal { id: row.id.clone(), area: row.area, elevator: row.elevator, hash }, made_up))
+        let (area, elevator, kind) = (row.area, row.elevator, row.kind);
+        let (id, profile) = (row.id.clone(), row.profile.clone());
+        Ok((NewTerminal { id, area, elevator, hash, profile, kind }, made_up))
     };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let share = rows.len().div_ceil(cores).max(CHUNK);
@@ -232,16 +252,35 @@ mod tests {
     use super::*;
 
     fn faults(text: &str) -> String {
-        read(text.as_bytes()).unwrap_err()
+        table(text).unwrap_err()
+    }
+
+    fn table(text: &str) -> Result<Vec<Row>, String> {
+        read(text.as_bytes(), Profiles::shipped())
+    }
+
+    #[test]
+    fn profiles_and_kinds_are_known_ones_that_fit() {
+        let rows =
+            table("terminal_id,area,profile,kind\nt1,350102,exchange,walk\nt2,350102,bacnet_escalator,\n");
+        let rows = rows.unwrap();
+        assert_eq!((rows[0].profile.as_deref(), rows[0].kind), (Some("exchange"), Some(DeviceKind::Walk)));
+        assert_eq!(rows[1].kind, Some(DeviceKind::Escalator), "the kind its profile speaks for");
+        let told = faults("terminal_id,area,profile\nt1,350102,exchagne\n");
+        assert!(
+            told.starts_with("line 2: there is no profile 'exchagne'") && told.contains("exchange"),
+            "{told}"
+        );
+        let told = faults("terminal_id,area,profile,kind\nt1,350102,bacnet_lift,escalator\n");
+        assert!(told.contains("does not speak for"), "{told}");
     }
 
     #[test]
     fn columns_stand_in_any_order() {
-        let rows =
-            read("area,secret,terminal_id\n350102,\"a, long one\",t1\n\n350102,,t2\n".as_bytes()).unwrap();
+        let rows = table("area,secret,terminal_id\n350102,\"a, long one\",t1\n\n350102,,t2\n").unwrap();
         assert_eq!((rows[0].id.as_str(), rows[0].secret.as_deref()), ("t1", Some("a, long one")));
         assert_eq!((rows[1].line, rows[1].secret.as_deref()), (4, None));
-        let rows = read("terminal_id,area,elevator\nt1,350102,7\nt2,350102,\n".as_bytes()).unwrap();
+        let rows = table("terminal_id,area,elevator\nt1,350102,7\nt2,350102,\n").unwrap();
         assert_eq!((rows[0].elevator, rows[1].elevator), (Some(ElevatorId(7)), None));
     }
 
@@ -268,8 +307,7 @@ mod tests {
 
     #[test]
     fn every_terminal_gets_the_secret_it_needs() {
-        let rows =
-            || read("terminal_id,area,secret\nt1,350102,\nt2,350102,long enough\n".as_bytes()).unwrap();
+        let rows = || table("terminal_id,area,secret\nt1,350102,\nt2,350102,long enough\n").unwrap();
         let (new, made_up) = hash(rows(), Strength::Generated, true).unwrap();
         let ((id, made), ids) = (&made_up[0], new.iter().map(|one| one.id.as_str()).collect::<Vec<_>>());
         assert_eq!((id.as_str(), ids), ("t1", vec!["t1", "t2"]));

@@ -1,6 +1,6 @@
 //! Administration of terminals and their secrets.
 
-use domain::{Area, ElevatorId, TerminalId, Timestamp};
+use domain::{Area, DeviceKind, ElevatorId, TerminalId, Timestamp};
 use serde_json::json;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
@@ -19,6 +19,10 @@ pub struct NewTerminal {
     pub elevator: Option<ElevatorId>,
     /// Its secret: argon2, in PHC format. Without one it needs a certificate.
     pub hash: Option<String>,
+    /// Name of its vendor profile; without one, that of the standard.
+    pub profile: Option<String>,
+    /// What kind of device its elevator is, where that is a new one; without it, a lift.
+    pub kind: Option<DeviceKind>,
 }
 
 /// A new secret for a terminal.
@@ -89,6 +93,31 @@ impl Database {
         .bind(elevators)
         .execute(&mut *transaction)
         .await?;
+        let spoken: Vec<&NewTerminal> = new.iter().filter(|one| one.profile.is_some()).collect();
+        let profiles: Vec<&str> = spoken.iter().filter_map(|one| one.profile.as_deref()).collect();
+        sqlx::query(
+            "UPDATE terminal AS t
+             SET profile = asked.profile
+             FROM unnest($1::text[], $2::text[]) AS asked (id, profile)
+             WHERE t.terminal_id = asked.id",
+        )
+        .bind(ids(&spoken))
+        .bind(profiles)
+        .execute(&mut *transaction)
+        .await?;
+        let special: Vec<&NewTerminal> = unplaced.into_iter().filter(|one| one.kind.is_some()).collect();
+        let kinds: Vec<&str> = special.iter().filter_map(|one| one.kind).map(DeviceKind::slug).collect();
+        sqlx::query(
+            "UPDATE elevator AS e
+             SET device_kind = asked.kind
+             FROM unnest($1::text[], $2::text[]) AS asked (id, kind)
+             JOIN terminal AS t ON t.terminal_id = asked.id
+             WHERE e.elevator_id = t.elevator_id",
+        )
+        .bind(ids(&special))
+        .bind(kinds)
+        .execute(&mut *transaction)
+        .await?;
         let with_secret: Vec<&NewTerminal> = new.iter().filter(|one| one.hash.is_some()).collect();
         let hashes: Vec<&str> = with_secret.iter().filter_map(|one| one.hash.as_deref()).collect();
         sqlx::query(
@@ -156,6 +185,45 @@ impl Database {
         refuse_unknown(&wanted, &found)?;
         let action = if enabled { "terminal.enable" } else { "terminal.disable" };
         note(&mut transaction, actor, action, &wanted.join(" "), json!({})).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Says what terminals speak, and what kind of device their elevators are, all or none; `None` stays as it is.
+    pub async fn terminal_describe(
+        &self,
+        terminals: &[TerminalId],
+        profile: Option<&str>,
+        kind: Option<DeviceKind>,
+        actor: &str,
+    ) -> Result<(), AccessError> {
+        let mut transaction = self.pool().begin().await?;
+        let wanted: Vec<&str> = terminals.iter().map(TerminalId::as_str).collect();
+        if let Some(kind) = kind {
+            sqlx::query(
+                "UPDATE elevator
+                 SET device_kind = $2
+                 WHERE elevator_id IN (SELECT t.elevator_id FROM terminal AS t WHERE t.terminal_id = ANY ($1))",
+            )
+            .bind(&wanted)
+            .bind(kind.slug())
+            .execute(&mut *transaction)
+            .await?;
+        }
+        // Also where the profile stays: this is what tells running servers to read again.
+        let found: Vec<String> = sqlx::query_scalar(
+            "UPDATE terminal
+             SET profile = coalesce($2, profile)
+             WHERE terminal_id = ANY ($1)
+             RETURNING terminal_id",
+        )
+        .bind(&wanted)
+        .bind(profile)
+        .fetch_all(&mut *transaction)
+        .await?;
+        refuse_unknown(&wanted, &found)?;
+        let detail = json!({ "profile": profile, "device_kind": kind.map(DeviceKind::slug) });
+        note(&mut transaction, actor, "terminal.describe", &wanted.join(" "), detail).await?;
         transaction.commit().await?;
         Ok(())
     }

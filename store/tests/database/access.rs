@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::{Area, ElevatorId, TerminalId, Timestamp};
+use domain::{Area, DeviceKind, ElevatorId, TerminalId, Timestamp};
 use store::testing::TestDatabase;
 use store::{AccessError, Database, NewAccount, NewTerminal, Registry, Rotation};
 
@@ -18,7 +18,14 @@ fn hash(secret: &str) -> String {
 }
 
 fn new(id: &str) -> NewTerminal {
-    NewTerminal { id: terminal(id), area: area("350102"), elevator: None, hash: Some(hash(id)) }
+    NewTerminal {
+        id: terminal(id),
+        area: area("350102"),
+        elevator: None,
+        hash: Some(hash(id)),
+        profile: None,
+        kind: None,
+    }
 }
 
 fn rotation(id: &str, secret: &str, previous_until: Option<Timestamp>) -> Rotation {
@@ -33,6 +40,39 @@ async fn hashes(database: &Database, id: &str) -> (String, Option<String>) {
     let snapshot = database.access_snapshot().await.unwrap();
     let credential = snapshot.terminals[&terminal(id)].credential.clone().unwrap();
     (credential.hash.to_string(), credential.previous.map(|(hash, _)| hash.to_string()))
+}
+
+#[tokio::test]
+async fn terminals_speak_profiles_and_serve_kinds_of_devices() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let escalator = NewTerminal {
+        profile: Some("bacnet_escalator".into()),
+        kind: Some(DeviceKind::Escalator),
+        ..new("e1")
+    };
+    database.terminal_add(&[escalator, new("t1")], "tester").await.unwrap();
+    let registry = Registry::load(&database).await.unwrap();
+    let of = |registry: &Registry, id: &str| {
+        let record = registry.lookup(id).unwrap();
+        (record.profile.to_string(), record.device_kind)
+    };
+    assert_eq!(of(&registry, "e1"), ("bacnet_escalator".into(), DeviceKind::Escalator));
+    assert_eq!(of(&registry, "t1"), ("gb24476".into(), DeviceKind::Lift));
+    registry.register(&[(terminal("t2"), area("350102")), (terminal("e1"), area("350102"))]).await.unwrap();
+    assert_eq!(of(&registry, "e1").1, DeviceKind::Escalator);
+    assert_eq!(of(&registry, "t2").1, DeviceKind::Lift);
+
+    let ids = [terminal("t1"), terminal("t2")];
+    database.terminal_describe(&ids, Some("exchange"), None, "tester").await.unwrap();
+    database.terminal_describe(&ids[..1], None, Some(DeviceKind::Walk), "tester").await.unwrap();
+    registry.reload().await.unwrap();
+    assert_eq!(of(&registry, "t1"), ("exchange".into(), DeviceKind::Walk));
+    assert_eq!(of(&registry, "t2"), ("exchange".into(), DeviceKind::Lift));
+    let error =
+        database.terminal_describe(&[terminal("nobody")], Some("x"), None, "tester").await.unwrap_err();
+    assert!(matches!(&error, AccessError::TerminalUnknown(ids) if ids == &["nobody"]), "{error}");
+    assert_eq!(count(&database, "SELECT count(*) FROM audit WHERE action = 'terminal.describe'").await, 2);
 }
 
 #[tokio::test]

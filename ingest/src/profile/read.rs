@@ -1,0 +1,516 @@
+//! A vendor's JSON, read with its profile: the same batches as from the open JSON.
+//!
+//! Names are looked up whole, nested ones with dots (`status.door`). What the profile does not take is ignored.
+//! A value without a meaning, of another type or out of its range is unknown and counted: one broken sensor must
+//! not cost the rest of the reading. Only a payload without form or time is refused.
+
+use domain::{
+    BootId, Code, EventBatch, EventState, FaultEvent, Field, Floor, Passengers, RangeError, Reading, Seq,
+    TelemetryBatch, Timestamp, limits,
+};
+use proto::decode::{DecodeError, codes, expanded};
+use serde_json::{Map, Value};
+
+use super::ProfileView;
+use super::rule::{Outcome, text_of};
+use super::target::{Form, TARGETS_LEN, Target};
+use super::trace::{CodeLine, FieldLine, Trace};
+
+/// Why a payload cannot be read with a profile.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum VendorError {
+    /// Not JSON.
+    #[error("{0}")]
+    Json(String),
+    /// Neither an object nor a list of them.
+    #[error("an object was expected, or a list of objects")]
+    Shape,
+    /// No moment.
+    #[error("no time: profile {profile} reads it from {names}, and '{found}' is none it understands")]
+    Time { profile: String, names: String, found: String },
+    /// An event without its parts.
+    #[error("an event has a code, a time and a state, or there is a list of all active codes")]
+    Event,
+    /// A value outside its bounds.
+    #[error(transparent)]
+    Value(#[from] DecodeError),
+}
+
+impl From<RangeError> for VendorError {
+    fn from(error: RangeError) -> Self {
+        Self::Value(error.into())
+    }
+}
+
+/// One payload being read.
+pub(crate) struct Vendor<'a> {
+    view: ProfileView<'a>,
+    /// Values without a meaning.
+    pub(crate) unmapped: u32,
+    /// Steps, if somebody wants to see them.
+    pub(crate) trace: Option<Trace>,
+}
+
+/// Objects within objects that names are looked for in.
+const DEPTH_MAX: usize = 4;
+
+/// The values of one object, by what they become.
+struct Found<'v> {
+    values: [Option<(&'v Value, u8)>; TARGETS_LEN],
+    /// Names, only while traced.
+    names: Vec<(Target, String)>,
+}
+
+impl<'v> Found<'v> {
+    fn get(&self, target: Target) -> Option<&'v Value> {
+        self.values[target as usize].map(|(value, _)| value)
+    }
+}
+
+impl<'a> Vendor<'a> {
+    pub(crate) fn new(view: ProfileView<'a>) -> Self {
+        Self { view, unmapped: 0, trace: None }
+    }
+
+    pub(crate) fn traced(view: ProfileView<'a>) -> Self {
+        Self { view, unmapped: 0, trace: Some(Trace::default()) }
+    }
+
+    /// Reads what came under `telemetry.json`.
+    pub(crate) fn telemetry(&mut self, payload: &[u8]) -> Result<TelemetryBatch, VendorError> {
+        let root = parse(payload)?;
+        let mut batch = TelemetryBatch {
+            boot: BootId(0),
+            sent: None,
+            prev_boot_last_seq: None,
+            dropped: None,
+            readings: vec![],
+        };
+        let (envelope, list) = match &root {
+            Value::Object(object) => {
+                let envelope = self.find(object);
+                let list = match envelope.get(Target::Readings) {
+                    Some(Value::Array(list)) => objects(list)?,
+                    Some(Value::Object(one)) => vec![one],
+                    Some(_) => return Err(VendorError::Shape),
+                    None => vec![],
+                };
+                (Some((envelope, object)), list)
+            }
+            Value::Array(list) => (None, objects(list)?),
+            _ => return Err(VendorError::Shape),
+        };
+        let mut time = None;
+        if let Some((envelope, object)) = &envelope {
+            batch.boot = self.boot(envelope);
+            batch.sent = self.moment(envelope, Target::Sent).map(whole_millis);
+            batch.prev_boot_last_seq = self.count(envelope, Target::PrevBootLastSeq);
+            batch.dropped = dropped(object);
+            if envelope.get(Target::Readings).is_none() {
+                batch.readings.push(self.reading(envelope, None)?);
+                return Ok(batch);
+            }
+            time = self.moment(envelope, Target::Time);
+        }
+        let count = list.len();
+        if count == 0 || count > limits::BATCH_READINGS_MAX {
+            return Err(DecodeError::Count { what: "readings", count, bound: "1 to 1,000" }.into());
+        }
+        for object in list {
+            let found = self.find(object);
+            batch.readings.push(self.reading(&found, time)?);
+        }
+        Ok(batch)
+    }
+
+    /// Reads what came under `event.json`.
+    pub(crate) fn events(&mut self, payload: &[u8]) -> Result<EventBatch, VendorError> {
+        let root = parse(payload)?;
+        let mut batch = EventBatch { boot: BootId(0), sent: None, events: vec![], active: None };
+        let mut events = Vec::new();
+        let mut list = Vec::new();
+        match &root {
+            Value::Array(all) => list = objects(all)?,
+            Value::Object(object) => {
+                let found = self.find(object);
+                batch.boot = self.boot(&found);
+                batch.sent = self.moment(&found, Target::Sent).map(whole_millis);
+                if let Some(active) = found.get(Target::Active) {
+                    batch.active = self.codes(active)?.known();
+                }
+                match found.get(Target::Events) {
+                    Some(Value::Array(all)) => list = objects(all)?,
+                    Some(Value::Object(one)) => list.push(one),
+                    Some(Value::Null) | None => {}
+                    Some(_) => return Err(VendorError::Shape),
+                }
+                if found.get(Target::Code).is_some() {
+                    self.event(&found, &mut events)?;
+                }
+            }
+            _ => return Err(VendorError::Shape),
+        }
+        for object in list {
+            let found = self.find(object);
+            self.event(&found, &mut events)?;
+        }
+        if events.is_empty() && batch.active.is_none() {
+            return Err(VendorError::Event);
+        }
+        batch.events = expanded(events.into_iter().map(Ok))?;
+        Ok(batch)
+    }
+
+    fn reading(&mut self, found: &Found<'_>, time: Option<Timestamp>) -> Result<Reading, VendorError> {
+        let Some(time) = self.moment(found, Target::Time).or(time) else { return Err(self.no_time(found)) };
+        let mut reading = Reading::new(Seq(self.count(found, Target::Seq).unwrap_or(0)), time);
+        reading.service_mode = self.word(found, Target::ServiceMode);
+        reading.car_status = self.word(found, Target::CarStatus);
+        reading.direction = self.word(found, Target::CarDirection);
+        reading.door_zone = self.flag(found, Target::DoorZone);
+        reading.door_state = self.word(found, Target::DoorState);
+        let closed = self.flag(found, Target::DoorClosed);
+        if !reading.door_state.is_sent() {
+            use domain::DoorState::{Closed, NotClosed};
+            reading.door_state = closed.map(|closed| if closed { Closed } else { NotClosed });
+        }
+        reading.passengers = self
+            .flag(found, Target::Passengers)
+            .map(|inside| if inside { Passengers::Yes } else { Passengers::No });
+        reading.floor = self.floor(found);
+        reading.floor_ordinal = self.measure(found, Target::FloorOrdinal).map(|number| number as i16);
+        reading.position_mm = self.measure(found, Target::PositionMm).map(|number| number as i32);
+        reading.velocity_mm_s = self.measure(found, Target::VelocityMmS).map(|number| number as i32);
+        reading.load_kg = self.measure(found, Target::LoadKg).map(|number| number as i16);
+        reading.people_count = self.measure(found, Target::PeopleCount).map(|number| number as i16);
+        reading.vibration_mm_s2 = self.measure(found, Target::VibrationMmS2).map(|number| number as i32);
+        reading.temperature_dc = self.tenths(found, Target::CarTempC);
+        let button = self.flag(found, Target::AlarmButton);
+        reading.flags = self.flags(found, button);
+        if let Some(value) = found.get(Target::Codes) {
+            reading.codes = self.codes(value)?;
+        }
+        if let (Field::Known(true), Some((raw, fault))) = (button, &self.view.profile.alarm_button_code) {
+            let code = Code { raw: (&**raw).into(), fault };
+            self.tell_code(&code);
+            match &mut reading.codes {
+                Field::Known(list) if list.len() < limits::CODES_MAX => list.push(code),
+                Field::Known(list) => list[limits::CODES_MAX - 1] = code,
+                none => *none = Field::Known(vec![code]),
+            }
+        }
+        reading.check()?;
+        Ok(reading)
+    }
+
+    fn event(
+        &mut self,
+        found: &Found<'_>,
+        events: &mut Vec<(FaultEvent, Option<Code>)>,
+    ) -> Result<(), VendorError> {
+        let (Some(value), Some(_)) = (found.get(Target::Code), found.get(Target::State)) else {
+            return Err(VendorError::Event);
+        };
+        let Some(time) = self.moment(found, Target::Time) else { return Err(self.no_time(found)) };
+        // A state without a meaning: it happened, and its end will not be told.
+        let state = match self.number(found, Target::State) {
+            Field::Known(number) => EventState::try_from(i64::from(number))?,
+            Field::Unknown | Field::Absent => EventState::Once,
+        };
+        let seq = Seq(self.count(found, Target::Seq).unwrap_or(0));
+        for raw in self.raw_codes(value) {
+            let (code, second) = proto::decode::code(&raw, &|raw| self.view.meaning(raw))?;
+            for code in [Some(&code), second.as_ref()].into_iter().flatten() {
+                self.tell_code(code);
+            }
+            events.push((FaultEvent { seq, time, code, state }, second));
+            if events.len() > limits::BATCH_EVENTS_MAX {
+                let count = events.len();
+                return Err(DecodeError::Count { what: "events", count, bound: "at most 256" }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// What of an object the profile takes.
+    fn find<'v>(&mut self, object: &'v Map<String, Value>) -> Found<'v> {
+        let mut found = Found { values: [None; TARGETS_LEN], names: Vec::new() };
+        self.collect(object, "", 0, &mut found);
+        found
+    }
+
+    fn collect<'v>(
+        &mut self,
+        object: &'v Map<String, Value>,
+        prefix: &str,
+        depth: usize,
+        found: &mut Found<'v>,
+    ) {
+        let mut joined = String::new();
+        for (key, value) in object {
+            let path = if prefix.is_empty() {
+                key.as_str()
+            } else {
+                joined.clear();
+                joined.extend([prefix, ".", key]);
+                joined.as_str()
+            };
+            // An object is a value only where a list of objects is wanted; elsewhere it holds names.
+            let takes = |targets: &&Vec<(Target, u8)>| {
+                !value.is_object() || targets.iter().any(|(target, _)| target.info().form == Form::List)
+            };
+            if let Some(targets) = self.view.profile.names.get(path).filter(takes) {
+                for (target, rank) in targets {
+                    let place = &mut found.values[*target as usize];
+                    if place.is_none_or(|(_, before)| *rank < before) {
+                        *place = Some((value, *rank));
+                        if self.trace.is_some() {
+                            found.names.retain(|(known, _)| known != target);
+                            found.names.push((*target, path.to_owned()));
+                        }
+                    }
+                }
+            } else if let (Value::Object(inner), true) = (value, depth < DEPTH_MAX) {
+                let path = path.to_owned();
+                self.collect(inner, &path, depth + 1, found);
+            } else if let Some(trace) = &mut self.trace
+                && !path.starts_with("dropped.")
+            {
+                trace.ignored.push(path.to_owned());
+            }
+        }
+    }
+
+    fn number(&mut self, found: &Found<'_>, target: Target) -> Field<i16> {
+        let Some(value) = found.get(target) else { return Field::Absent };
+        let rule = self.view.profile.rules(self.view.kind).of(target);
+        let spoken = self.view.profile.kinds.contains(&self.view.kind) || target == Target::State;
+        let outcome = if spoken { rule.number(value) } else { Outcome::Unmapped };
+        let told = match outcome {
+            Outcome::Known(number) => rule.info.word_of(number),
+            Outcome::Unknown | Outcome::Unmapped => "unknown",
+        };
+        self.tell(found, target, value, told, outcome == Outcome::Unmapped);
+        match outcome {
+            Outcome::Known(number) => Field::Known(number),
+            Outcome::Unknown | Outcome::Unmapped => Field::Unknown,
+        }
+    }
+
+    fn word<T: TryFrom<i64>>(&mut self, found: &Found<'_>, target: Target) -> Field<T> {
+        match self.number(found, target) {
+            Field::Known(number) => T::try_from(i64::from(number)).map_or(Field::Unknown, Field::Known),
+            Field::Unknown => Field::Unknown,
+            Field::Absent => Field::Absent,
+        }
+    }
+
+    fn flag(&mut self, found: &Found<'_>, target: Target) -> Field<bool> {
+        self.number(found, target).map(|number| number != 0)
+    }
+
+    /// Contacts, each by a name of its own or all in one number.
+    fn flags(&mut self, found: &Found<'_>, button: Field<bool>) -> Field<i32> {
+        let mut all = self.measure(found, Target::Flags).map(|number| number as i32);
+        for (target, bit) in [
+            (Target::CarOverload, Reading::FLAG_OVERLOAD),
+            (Target::BatteryPower, Reading::FLAG_BATTERY_POWER),
+            (Target::SafetyCircuitOpen, Reading::FLAG_SAFETY_CIRCUIT_OPEN),
+            (Target::DoorLockOpen, Reading::FLAG_DOOR_LOCK_OPEN),
+            (Target::AlarmButton, Reading::FLAG_ALARM_BUTTON),
+        ] {
+            let one = if target == Target::AlarmButton { button } else { self.flag(found, target) };
+            if let Field::Known(set) = one {
+                let before = all.known().unwrap_or(0);
+                all = Field::Known(if set { before | bit } else { before });
+            } else if all == Field::Absent && one.is_sent() {
+                all = Field::Unknown;
+            }
+        }
+        all
+    }
+
+    fn measured(&mut self, found: &Found<'_>, target: Target, steps: f64) -> Field<f64> {
+        let Some(value) = found.get(target) else { return Field::Absent };
+        let rule = self.view.profile.rules(self.view.kind).of(target);
+        // A canonical name says its unit itself.
+        let is_canonical = found.values[target as usize].is_some_and(|(_, rank)| rank == 0);
+        let read = rule.measure(value, if is_canonical { 1.0 } else { rule.factor });
+        let told = match (&read, self.trace.is_some()) {
+            (Ok(Field::Known(number)), true) => {
+                format!("{} {}", (number * steps).round() / steps, rule.info.unit)
+            }
+            _ => "unknown".to_owned(),
+        };
+        self.tell(found, target, value, told.trim_end(), read.is_err());
+        read.unwrap_or(Field::Unknown)
+    }
+
+    /// Rounded to our unit.
+    fn measure(&mut self, found: &Found<'_>, target: Target) -> Field<f64> {
+        self.measured(found, target, 1.0).map(f64::round)
+    }
+
+    /// Tenths of our unit.
+    fn tenths(&mut self, found: &Found<'_>, target: Target) -> Field<i16> {
+        self.measured(found, target, 10.0).map(|number| (number * 10.0).round() as i16)
+    }
+
+    fn floor(&mut self, found: &Found<'_>) -> Field<Floor> {
+        let Some(value) = found.get(Target::Floor) else { return Field::Absent };
+        let label = text_of(value).and_then(|text| Floor::new(&text).ok());
+        let told = label.as_ref().map_or("unknown", Floor::as_str).to_owned();
+        self.tell(found, Target::Floor, value, &told, label.is_none() && !value.is_null());
+        label.map_or(Field::Unknown, Field::Known)
+    }
+
+    fn count(&mut self, found: &Found<'_>, target: Target) -> Option<i64> {
+        let value = found.get(target).filter(|value| !value.is_null())?;
+        let number = text_of(value).and_then(|text| text.parse::<i64>().ok()).filter(|number| *number >= 0);
+        let told = number.map_or("none".to_owned(), |number| number.to_string());
+        self.tell(found, target, value, &told, number.is_none());
+        number
+    }
+
+    fn boot(&mut self, found: &Found<'_>) -> BootId {
+        BootId(self.count(found, Target::Boot).and_then(|number| u32::try_from(number).ok()).unwrap_or(0))
+    }
+
+    fn moment(&mut self, found: &Found<'_>, target: Target) -> Option<Timestamp> {
+        let value = found.get(target).filter(|value| !value.is_null())?;
+        let read = self.view.profile.clock.read(value);
+        let told = read.map_or("unknown".to_owned(), |time| time.to_string());
+        self.tell(found, target, value, &told, read.is_none());
+        read
+    }
+
+    fn no_time(&self, found: &Found<'_>) -> VendorError {
+        let mut names: Vec<&str> = self
+            .view
+            .profile
+            .names
+            .iter()
+            .filter(|(_, targets)| targets.iter().any(|(target, _)| *target == Target::Time))
+            .map(|(name, _)| &**name)
+            .collect();
+        names.sort_unstable();
+        let found = found.get(Target::Time).map_or("nothing".to_owned(), Value::to_string);
+        VendorError::Time {
+            profile: self.view.profile.name.to_string(),
+            names: names.join(", "),
+            found: found.chars().take(64).collect(),
+        }
+    }
+
+    fn codes(&mut self, value: &Value) -> Result<Field<Vec<Code>>, VendorError> {
+        if value.is_null() {
+            return Ok(Field::Unknown);
+        }
+        let mut raw = self.raw_codes(value);
+        // A list of what is active: told twice is active once.
+        let mut seen = Vec::with_capacity(raw.len().min(limits::CODES_MAX));
+        raw.retain(|code| {
+            let fresh = !seen.contains(code);
+            if fresh && seen.len() <= limits::CODES_MAX {
+                seen.push(code.clone());
+            }
+            fresh
+        });
+        let list = codes(raw.iter().map(String::as_str), &|raw| self.view.meaning(raw))?;
+        for code in &list {
+            self.tell_code(code);
+        }
+        Ok(Field::Known(list))
+    }
+
+    /// The codes of an array, a number, or a text with separators, each as text.
+    fn raw_codes(&self, value: &Value) -> Vec<String> {
+        match value {
+            Value::Array(list) => list.iter().flat_map(|one| self.raw_code(one)).collect(),
+            one => self.raw_code(one),
+        }
+    }
+
+    fn raw_code(&self, value: &Value) -> Vec<String> {
+        let codes = &self.view.profile.codes;
+        match value {
+            Value::Number(number) => match number.as_u64() {
+                Some(number) => vec![codes.text_of(number)],
+                None => text_of(value).into_iter().collect(),
+            },
+            Value::String(text) => text
+                .split(codes.separator)
+                .map(str::trim)
+                .filter(|one| !one.is_empty())
+                .flat_map(|one| self.unpacked(one))
+                .collect(),
+            Value::Null => Vec::new(),
+            // Of no use to anybody, but never dropped.
+            strange => {
+                vec![strange.to_string().chars().filter(|letter| !letter.is_control()).take(16).collect()]
+            }
+        }
+    }
+
+    /// `0a04` is `0a` and `04` where codes have two digits.
+    fn unpacked(&self, text: &str) -> Vec<String> {
+        let codes = &self.view.profile.codes;
+        let digits = text.strip_prefix("0x").unwrap_or(text);
+        let width = codes.width;
+        let packed = codes.packed
+            && digits.len() > width
+            && digits.len().is_multiple_of(width)
+            && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !packed {
+            return vec![text.to_owned()];
+        }
+        digits.as_bytes().chunks(width).map(|part| String::from_utf8_lossy(part).into_owned()).collect()
+    }
+
+    fn tell(&mut self, found: &Found<'_>, target: Target, raw: &Value, value: &str, unmapped: bool) {
+        self.unmapped += u32::from(unmapped);
+        if let Some(trace) = &mut self.trace {
+            let name = found.names.iter().find(|(known, _)| *known == target);
+            trace.fields.push(FieldLine {
+                name: name.map_or_else(|| target.info().name.to_owned(), |(_, name)| name.clone()),
+                raw: raw.clone(),
+                field: target.info().name,
+                value: value.to_owned(),
+                unmapped,
+            });
+        }
+    }
+
+    fn tell_code(&mut self, code: &Code) {
+        let view = self.view;
+        if let Some(trace) = &mut self.trace {
+            trace.codes.push(CodeLine {
+                raw: code.raw.to_string(),
+                slug: code.fault.slug,
+                english: code.fault.english,
+                chinese: code.fault.chinese,
+                severity: code.fault.severity.to_string(),
+                detail: view.detail(&code.raw).map(ToOwned::to_owned),
+            });
+        }
+    }
+}
+
+fn parse(payload: &[u8]) -> Result<Value, VendorError> {
+    serde_json::from_slice(payload).map_err(|error| VendorError::Json(error.to_string()))
+}
+
+fn objects(list: &[Value]) -> Result<Vec<&Map<String, Value>>, VendorError> {
+    list.iter().map(|one| one.as_object().ok_or(VendorError::Shape)).collect()
+}
+
+/// As in the open JSON: `{"dropped":{"from":1,"to":2}}`.
+fn dropped(object: &Map<String, Value>) -> Option<(i64, i64)> {
+    let range = object.get("dropped")?;
+    Some((range.get("from")?.as_i64()?, range.get("to")?.as_i64()?))
+}
+
+/// As the store keeps `sent`: see `json.rs`.
+fn whole_millis(time: Timestamp) -> Timestamp {
+    Timestamp::from_millis(time.millis())
+}
