@@ -4,6 +4,8 @@
 //! cluster of its own beside the user's, shared by all test runs of this machine. Panics where it cannot
 //! serve: a test has nothing better to do.
 
+mod bulk;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -14,6 +16,7 @@ use tokio::sync::OnceCell;
 
 use crate::database::{Database, MIGRATOR, StoreConfig};
 use crate::local::LocalDatabase;
+pub use bulk::Bulk;
 
 const URL_VARIABLE: &str = "LIFTWATCH_TEST_DATABASE_URL";
 /// Names what [`make_template`] does beyond the migrations; raise it when that changes.
@@ -47,6 +50,11 @@ impl TestDatabase {
     /// Its URL.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Leaves it on the server, for another run.
+    pub fn keep(self) {
+        std::mem::forget(self);
     }
 
     /// Connected, schema ensured.

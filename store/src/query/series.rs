@@ -15,11 +15,14 @@ use crate::StoreError;
 use crate::rows::sent;
 use crate::state::storable;
 
+const DAY: Duration = Duration::from_hours(24);
 /// Readings are looked at for spans up to this; longer ones are answered from `telemetry_1m`. An elevator that
 /// streams has 11,000 readings a day, each on a page of its own.
-const READINGS_SPAN_MAX: Duration = Duration::from_hours(2 * 24);
-/// The longest span at all: 134,000 minutes.
-const SPAN_MAX: Duration = Duration::from_hours(93 * 24);
+const READINGS_DAYS_MAX: u32 = 2;
+/// Minutes are looked at for spans up to this, 20,000 of them; longer ones are answered from `telemetry_1h`.
+const MINUTES_DAYS_MAX: u32 = 14;
+/// The longest span at all: five years, 44,000 hours.
+const DAYS_MAX: u32 = 5 * 366;
 /// How far before the span the value at its beginning is looked for: several heartbeats.
 const BEFORE: Duration = Duration::from_mins(10);
 
@@ -99,11 +102,13 @@ impl FromStr for SeriesField {
 /// after a hole in the sequence that leaves it out (DOMAIN.md 3.1). Silence makes no points: two that lie
 /// further apart than [`Series::stretch`] have nothing between them.
 ///
-/// Spans of more than two days are answered from `telemetry_1m`, which keeps the highest of each minute and not
-/// every field; its last five minutes are missing, as they are not rolled up yet.
+/// Spans of more than two days are answered from `telemetry_1m`, those of more than 14 from `telemetry_1h`: they keep
+/// the highest of each minute and hour, and not every field. What is not rolled up yet is missing: the last five
+/// minutes, the last hour.
 ///
-/// Index: `telemetry_pkey` of the chunks of the span, one range in each. Cost: one row, and cold one page, for
-/// each reading in the span; only the chosen points are sent. Bound: two days of readings, 93 days of minutes.
+/// Index: `telemetry_pkey` of the chunks of the span, one range in each; or the key of the rollup. Cost: one row, and
+/// cold one page, for each reading in the span; only the chosen points are sent. Bound: two days of readings, 14 of
+/// minutes, five years of hours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ElevatorSeries {
     /// The elevator.
@@ -123,7 +128,14 @@ impl ElevatorSeries {
     pub const POINTS: std::ops::RangeInclusive<usize> = 10..=2_000;
 
     fn resolution(&self) -> Resolution {
-        if self.to.since(self.from) <= READINGS_SPAN_MAX { Resolution::Reading } else { Resolution::Minute }
+        let span = self.to.since(self.from);
+        if span <= DAY * READINGS_DAYS_MAX {
+            Resolution::Reading
+        } else if span <= DAY * MINUTES_DAYS_MAX {
+            Resolution::Minute
+        } else {
+            Resolution::Hour
+        }
     }
 
     /// The database keeps four points of a stretch, and a fifth where something is unknown.
@@ -139,6 +151,8 @@ pub enum Resolution {
     Reading,
     /// The highest of each minute.
     Minute,
+    /// The highest of each hour.
+    Hour,
 }
 
 /// One elevator over time.
@@ -171,8 +185,8 @@ impl Question for ElevatorSeries {
         if self.from >= self.to {
             return invalid("the span ends before it begins");
         }
-        if self.to.since(self.from) > SPAN_MAX {
-            return invalid(format!("a span has at most {} days", SPAN_MAX.as_secs() / 86_400));
+        if self.to.since(self.from) > DAY * DAYS_MAX {
+            return invalid(format!("a span has at most {DAYS_MAX} days"));
         }
         if !Self::POINTS.contains(&self.points) {
             return invalid(format!(
@@ -189,8 +203,8 @@ impl Question for ElevatorSeries {
         }
         let without = |field: &&SeriesField| field.rollup().is_none();
         match self.fields.iter().find(without) {
-            Some(field) if self.resolution() == Resolution::Minute => {
-                let days = READINGS_SPAN_MAX.as_secs() / 86_400;
+            Some(field) if self.resolution() != Resolution::Reading => {
+                let days = READINGS_DAYS_MAX;
                 invalid(format!("{field} is not kept by the minute: ask for at most {days} days of it"))
             }
             _ => Ok(()),
@@ -200,7 +214,8 @@ impl Question for ElevatorSeries {
     fn statement(&self, prefix: &str) -> PgQuery {
         let (readings, from) = match self.resolution() {
             Resolution::Reading => (self.readings(), self.from.minus(BEFORE)),
-            Resolution::Minute => (self.minutes(), self.from),
+            Resolution::Minute => (self.buckets("telemetry_1m"), self.from),
+            Resolution::Hour => (self.buckets("telemetry_1h"), self.from),
         };
         let cells: Vec<_> = (0_i32..).zip(&self.fields).map(|(at, field)| cell(at, *field)).collect();
         let cells = cells.join("\n UNION ALL\n ");
@@ -301,8 +316,8 @@ impl ElevatorSeries {
         )
     }
 
-    /// Minutes in the shape of readings: a field that none of its readings had is left out.
-    fn minutes(&self) -> String {
+    /// Minutes or hours in the shape of readings: a field that none of its readings had is left out.
+    fn buckets(&self, rollup: &str) -> String {
         let columns = self.columns(|field| {
             let name = field.name();
             field.rollup().map_or_else(|| format!("NULL AS {name}"), |rollup| format!("{rollup} AS {name}"))
@@ -320,7 +335,7 @@ impl ElevatorSeries {
             "reading AS MATERIALIZED (
                  SELECT bucket AS time, row_number() OVER (ORDER BY bucket) AS no, false AS afresh,
                      {mask} AS sent_mask, {columns}
-                 FROM telemetry_1m
+                 FROM {rollup}
                  WHERE elevator_id = $1
                    AND bucket >= $4
                    AND bucket < $3
@@ -332,10 +347,8 @@ impl ElevatorSeries {
 impl Queries {
     /// One elevator over time.
     pub async fn elevator_series(&self, question: &ElevatorSeries) -> Result<Series, QueryError> {
-        let rows = {
-            question.check()?;
-            self.rows(question).await?
-        };
+        question.check()?;
+        let rows = self.rows(question).await?;
         let empty = |field: &SeriesField| FieldSeries { field: *field, before: None, points: Vec::new() };
         let mut fields: Vec<_> = question.fields.iter().map(empty).collect();
         for row in &rows {

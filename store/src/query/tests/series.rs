@@ -154,6 +154,10 @@ async fn long_spans_are_answered_by_the_minute() {
         [(0, Some(2_500)), (90_000, Some(100))],
         "amounts, and no minute without any"
     );
+    let weeks = ElevatorSeries { to: second(20 * 86_400), ..days.clone() };
+    let series = queries.elevator_series(&weeks).await.unwrap();
+    assert_eq!(series.resolution, Resolution::Hour);
+    assert_eq!(values(&series), [(0, Some(2_500)), (90_000, Some(100))]);
     let position = ElevatorSeries { fields: vec![SeriesField::PositionMm], ..days };
     assert!(matches!(queries.elevator_series(&position).await, Err(QueryError::Invalid(_))));
     queries.close().await;
@@ -196,7 +200,7 @@ fn what_makes_no_sense_is_refused() {
     refused(ElevatorSeries { points: 2_001, ..good.clone() });
     refused(ElevatorSeries { fields: vec![], ..good.clone() });
     refused(ElevatorSeries { fields: vec![SeriesField::LoadKg; 2], ..good.clone() });
-    refused(ElevatorSeries { to: second(86_400 * 94), fields: vec![SeriesField::LoadKg], ..good });
+    refused(ElevatorSeries { to: second(86_400 * 366 * 6), fields: vec![SeriesField::LoadKg], ..good });
     assert_eq!("load_kg".parse::<SeriesField>().unwrap(), SeriesField::LoadKg);
     assert!("engine".parse::<SeriesField>().is_err());
 }

@@ -1,0 +1,398 @@
+//! What questions cost on a large table: `cargo bench --bench queries [-- ROWS [ELEVATORS]] [--keep]`, 45 million rows
+//! of 100,000 elevators by default, about 10 GB of disk, dropped at the end.
+//!
+//! Cold: the files of the database are taken out of the system's page cache before (where this process may read
+//! them), and each run asks of another elevator, minute or region. Warm: the same question again and again. Then
+//! once more, warm, while a writer commits 20,000 rows a second. Each is asked as the server would ask it, over
+//! one connection, until the last row is decoded.
+//!
+//! `--keep` leaves the database and prints its URL; with that in LIFTWATCH_BENCH_URL the next run uses it as it is.
+
+mod city;
+mod measure;
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use city::City;
+use domain::{Area, ArrivalNo, ElevatorId, Timestamp};
+use measure::{Table, cold, load};
+use prometheus_client::registry::Registry;
+use store::testing::TestDatabase;
+use store::{
+    AlarmCommitter, Database, ElevatorSeries, ElevatorState, FleetFilter, FleetMinute, Item, LatestStates,
+    PresenceRecord, Queries, QueryConfig, QueryMetrics, SeriesField, StoreConfig, StoreMetrics, Writer,
+};
+
+const DAYS: i64 = 3;
+const COLD_ROUNDS: i64 = 3;
+const HOUR: Duration = Duration::from_hours(1);
+/// Rows a second beside the questions.
+const BESIDE: i64 = 20_000;
+
+#[tokio::main]
+async fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let numbers: Vec<i64> = words.iter().filter_map(|word| word.parse().ok()).collect();
+    let rows = numbers.first().copied().unwrap_or(45_000_000);
+    let elevators = numbers.get(1).copied().unwrap_or(100_000);
+    let kept = std::env::var("LIFTWATCH_BENCH_URL").ok();
+    let test = if kept.is_none() { Some(TestDatabase::new().await) } else { None };
+    let url = kept.as_deref().or(test.as_ref().map(TestDatabase::url)).expect("one of the two");
+    let config = StoreConfig { chunk_interval: HOUR, ..StoreConfig::default() };
+    let database = Database::connect_with(url, config).await.expect("the database answers");
+    database.migrate().await.expect("one that was kept may be older");
+    database.ensure().await.expect("the schema can be ensured");
+    println!("load average {}", load());
+    let city = if kept.is_none() {
+        build(&database, rows, elevators).await
+    } else {
+        city(rows, elevators, newest(&database).await)
+    };
+    measure::describe(&database).await;
+
+    let timeout = Duration::from_mins(2);
+    let queries = Queries::new(
+        &database,
+        &QueryConfig { timeout, ..QueryConfig::default() },
+        Arc::new(QueryMetrics::default()),
+    );
+    let mut table =
+        Table::new(&["question", "rows out", "cold p50", "warm p50", "warm p95", "beside writes p50", "p95"]);
+    let mut plans = Vec::new();
+    for ask in Ask::ALL {
+        let mut line = vec![ask.name().to_owned()];
+        let (mut cold_runs, mut out) = (Vec::new(), 0);
+        for round in 0..COLD_ROUNDS {
+            cold(&database).await;
+            let (took, rows) = ask.run(&queries, &city, round + 1).await;
+            cold_runs.push(took);
+            out = rows;
+        }
+        let _ = ask.run(&queries, &city, 0).await;
+        let mut warm = Vec::new();
+        for _ in 0..ask.warm_rounds() {
+            warm.push(ask.run(&queries, &city, 0).await.0);
+        }
+        let (ingest, mut beside) = (Ingest::start(&database, city.elevators).await, Vec::new());
+        for _ in 0..ask.warm_rounds() {
+            beside.push(ask.run(&queries, &city, 0).await.0);
+        }
+        let written = ingest.stop().await;
+        line.push(out.to_string());
+        line.extend([
+            measure::at(&mut cold_runs, 0.5),
+            measure::at(&mut warm, 0.5),
+            measure::at(&mut warm, 0.95),
+        ]);
+        line.extend([measure::at(&mut beside, 0.5), measure::at(&mut beside, 0.95)]);
+        plans.push((ask.name(), ask.plan(&queries, &city).await, written));
+        table.row(line);
+    }
+    table.print();
+    println!("\nload average {}", load());
+    for (name, plan, written) in plans {
+        println!("{name}: {plan}; beside it {written}");
+    }
+    queries.close().await;
+    if words.iter().any(|word| word == "--keep") {
+        println!("LIFTWATCH_BENCH_URL={url}");
+        if let Some(test) = test {
+            test.keep();
+        }
+    }
+}
+
+/// The city that has about so many rows.
+fn city(rows: i64, elevators: i64, end: Timestamp) -> City {
+    let rush = elevators * 3_600 / city::PERIOD_S;
+    let quiet = elevators * 24 * DAYS;
+    let busy = (rows - rush - quiet) / (DAYS * 86_400 / city::PERIOD_S);
+    City { elevators, busy: busy.clamp(elevators.min(10), elevators), rush: true, end }
+}
+
+async fn build(database: &Database, rows: i64, elevators: i64) -> City {
+    let now: Timestamp = time::OffsetDateTime::now_utc().into();
+    let city = city(rows, elevators, Timestamp::from_micros(now.micros() / 3_600_000_000 * 3_600_000_000));
+    println!("{elevators} elevators, {} of them busy all the time, {DAYS} days", city.busy);
+    let began = Instant::now();
+    city::register(database, elevators).await;
+    states(database, elevators, city.end).await;
+    let rows = city.fill(database, DAYS * 86_400, 0).await;
+    println!("{rows} rows in {:.0} s", began.elapsed().as_secs_f64());
+    let began = Instant::now();
+    let now = city.end.plus(Duration::from_mins(10));
+    while database.maintenance_run(now).await.expect("minutes are rolled up").more {}
+    println!("rolled up in {:.0} s", began.elapsed().as_secs_f64());
+    sqlx::raw_sql("VACUUM (ANALYZE)").execute(database.pool()).await.expect("statistics");
+    city
+}
+
+/// The end of a city built before: when its states were written.
+async fn newest(database: &Database) -> Timestamp {
+    let written: time::OffsetDateTime =
+        sqlx::query_scalar("SELECT time FROM elevator_state WHERE elevator_id = 1")
+            .fetch_one(database.pool())
+            .await
+            .expect("a city built before");
+    written.into()
+}
+
+/// The latest state and the presence of every elevator, with a memory of the engine of the usual size.
+async fn states(database: &Database, elevators: i64, at: Timestamp) {
+    let mut committer = AlarmCommitter::new(database.clone());
+    let ids: Vec<i64> = (1..=elevators).collect();
+    for ids in ids.chunks(5_000) {
+        let states: Vec<_> = ids.iter().map(|id| state(*id, at)).collect();
+        committer.checkpoint(&states, ArrivalNo(1)).await.expect("states are saved");
+        let presence: Vec<_> = states.iter().map(|state| presence(state, at)).collect();
+        database.presence_store(&presence).await.expect("presence is saved");
+    }
+}
+
+fn presence(state: &ElevatorState, at: Timestamp) -> PresenceRecord {
+    PresenceRecord {
+        terminal_id: state.terminal_id.clone(),
+        online: true,
+        reason: "connected".into(),
+        since: at,
+        last_seen: at,
+        arrival_no: state.arrival.no,
+    }
+}
+
+fn state(id: i64, at: Timestamp) -> ElevatorState {
+    let incoming = support::incoming(id - 1, i64::MAX, at);
+    ElevatorState {
+        elevator_id: ElevatorId(id),
+        terminal_id: domain::TerminalId::new(&format!("bench-{id:06}")).expect("a terminal id"),
+        area: Area::from_number(350_101).expect("an area"),
+        online: Some(true),
+        last_seen: Some(at),
+        time: Some(at),
+        service_mode: Some(domain::ServiceMode::Normal),
+        car_status: Some(domain::CarStatus::Running),
+        direction: Some(domain::Direction::Up),
+        door_zone: Some(false),
+        door_state: Some(domain::DoorState::Closed),
+        passengers: Some(domain::Passengers::Yes),
+        people: Some(true),
+        floor: Some("12".to_owned()),
+        floor_ordinal: Some(11),
+        position_mm: Some(33_250),
+        velocity_mm_s: Some(1_750),
+        load_kg: Some(225),
+        people_count: None,
+        flags: Some(0),
+        temperature_dc: None,
+        vibration_mm_s2: None,
+        codes: Vec::new(),
+        code_slugs: Vec::new(),
+        arrival: incoming.arrival,
+        engine_version: 1,
+        engine: format!("{{\"memory\": \"{}\"}}", "x".repeat(500)),
+    }
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+enum Ask {
+    Fleet,
+    FleetPage,
+    City,
+    Changed,
+    Day,
+    DayOfThree,
+    Days,
+    Minute,
+    MinuteOfCity,
+}
+
+impl Ask {
+    const ALL: [Ask; 9] = [
+        Ask::Fleet,
+        Ask::FleetPage,
+        Ask::City,
+        Ask::Changed,
+        Ask::Day,
+        Ask::DayOfThree,
+        Ask::Days,
+        Ask::Minute,
+        Ask::MinuteOfCity,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Ask::Fleet => "latest state of all elevators, pages of 10,000",
+            Ask::FleetPage => "the same, a page of 1,000",
+            Ask::City => "latest state of one city of ten",
+            Ask::Changed => "what has changed in the fleet: nothing",
+            Ask::Day => "one elevator's day, position, 500 points",
+            Ask::DayOfThree => "the same, position, speed and load",
+            Ask::Days => "one elevator's three days by the minute, speed, 500 points",
+            Ask::Minute => "one minute of the fleet",
+            Ask::MinuteOfCity => "one minute of one city of ten",
+        }
+    }
+
+    fn warm_rounds(self) -> usize {
+        match self {
+            Ask::Fleet | Ask::Minute | Ask::MinuteOfCity => 10,
+            _ => 40,
+        }
+    }
+
+    /// Asks; `round` 0 is always the same, others are each about something else.
+    async fn run(self, queries: &Queries, city: &City, round: i64) -> (Duration, usize) {
+        let began = Instant::now();
+        let rows = match self {
+            Ask::Fleet | Ask::FleetPage | Ask::City | Ask::Changed => {
+                let (mut rows, mut after) = (0, None);
+                loop {
+                    let page =
+                        queries.latest_states(&LatestStates { after, ..self.states(city, round) }).await;
+                    let page = page.expect("a page");
+                    rows += page.states.len();
+                    after = page.next;
+                    if after.is_none() || matches!(self, Ask::FleetPage) {
+                        break rows;
+                    }
+                }
+            }
+            Ask::Day | Ask::DayOfThree | Ask::Days => {
+                let series = queries.elevator_series(&self.series(city, round)).await.expect("a series");
+                series.fields.iter().map(|field| field.points.len()).sum()
+            }
+            Ask::Minute | Ask::MinuteOfCity => {
+                let mut rows = 0;
+                queries.fleet_minute(&self.minute(city, round), |_| rows += 1).await.expect("a minute");
+                rows
+            }
+        };
+        (began.elapsed(), rows)
+    }
+
+    async fn plan(self, queries: &Queries, city: &City) -> String {
+        let plan = match self {
+            Ask::Fleet | Ask::FleetPage | Ask::City | Ask::Changed => {
+                queries.plan(&self.states(city, 0)).await
+            }
+            Ask::Day | Ask::DayOfThree | Ask::Days => queries.plan(&self.series(city, 0)).await,
+            Ask::Minute | Ask::MinuteOfCity => queries.plan(&self.minute(city, 0)).await,
+        };
+        let plan = plan.expect("a plan");
+        let mut indexes: Vec<String> = plan.indexes.iter().map(|name| measure::index_name(name)).collect();
+        indexes.sort();
+        indexes.dedup();
+        let mut scanned: Vec<_> = plan.scanned.iter().map(String::as_str).collect();
+        scanned.sort_unstable();
+        format!(
+            "{}, {} chunks, read from end to end: [{}]",
+            indexes.join(", "),
+            plan.chunks(),
+            scanned.join(", ")
+        )
+    }
+
+    fn states(self, city: &City, round: i64) -> LatestStates {
+        let region = Area::from_number(350_100 + (round % 10 * 100).unsigned_abs() as u32).expect("an area");
+        LatestStates {
+            filter: if matches!(self, Ask::City) {
+                FleetFilter::Regions(vec![region])
+            } else {
+                FleetFilter::All
+            },
+            changed_since: matches!(self, Ask::Changed).then_some(ArrivalNo(i64::MAX)),
+            after: matches!(self, Ask::FleetPage).then_some(ElevatorId(round * city.elevators / 8)),
+            limit: if matches!(self, Ask::FleetPage) { 1_000 } else { LatestStates::LIMIT_MAX },
+        }
+    }
+
+    fn series(self, city: &City, round: i64) -> ElevatorSeries {
+        let back = Duration::from_hours(if matches!(self, Ask::Days) { 72 } else { 25 });
+        ElevatorSeries {
+            elevator_id: ElevatorId(1 + (round * 37 + self as i64) % city.busy),
+            from: city.end.minus(back),
+            to: city.end.minus(if matches!(self, Ask::Days) { Duration::ZERO } else { HOUR }),
+            points: 500,
+            fields: match self {
+                Ask::DayOfThree => {
+                    vec![SeriesField::PositionMm, SeriesField::VelocityMmS, SeriesField::LoadKg]
+                }
+                Ask::Days => vec![SeriesField::VelocityMmS],
+                _ => vec![SeriesField::PositionMm],
+            },
+        }
+    }
+
+    fn minute(self, city: &City, round: i64) -> FleetMinute {
+        let region = Area::from_number(350_200).expect("an area");
+        FleetMinute {
+            minute: city.end.minus(Duration::from_mins(5 + 7 * round.unsigned_abs())),
+            regions: if matches!(self, Ask::MinuteOfCity) { vec![region] } else { Vec::new() },
+        }
+    }
+}
+
+/// A writer beside the questions.
+struct Ingest {
+    stop: Arc<std::sync::atomic::AtomicBool>,
+    task: tokio::task::JoinHandle<(i64, Duration, Vec<Duration>)>,
+}
+
+impl Ingest {
+    async fn start(database: &Database, elevators: i64) -> Self {
+        let mut writer = Writer::new(database, StoreMetrics::register(&mut Registry::default()).into());
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let begin: Timestamp = time::OffsetDateTime::now_utc().into();
+        // Numbers its readings are not known by yet.
+        let first = begin.micros() % 1_000_000_000 * elevators;
+        let task = tokio::spawn(async move {
+            let (began, mut next, mut commits) = (Instant::now(), 0, Vec::new());
+            while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+                let due = (began.elapsed().as_secs_f64() * BESIDE as f64) as i64;
+                if due == next {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    continue;
+                }
+                let due = due.min(next + 5_000);
+                let now: Timestamp = time::OffsetDateTime::now_utc().into();
+                let items: Vec<_> = (next..due)
+                    .map(|n| {
+                        let mut one = support::incoming(n % elevators, elevators, now);
+                        one.arrival.no = ArrivalNo(first + n);
+                        Item::Message(renumber(one, first / elevators + n / elevators))
+                    })
+                    .collect();
+                let commit = Instant::now();
+                writer.commit(&items).await.expect("rows are committed");
+                commits.push(commit.elapsed());
+                next = due;
+            }
+            (next, began.elapsed(), commits)
+        });
+        // Its terminals are known before anything is measured.
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        Self { stop, task }
+    }
+
+    async fn stop(self) -> String {
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let (rows, elapsed, mut commits) = self.task.await.expect("the writer goes on");
+        let rate = rows as f64 / elapsed.as_secs_f64();
+        let (p50, p99) = (measure::at(&mut commits, 0.5), measure::at(&mut commits, 0.99));
+        format!("{rate:.0} rows/s, commits p50 {p50}, p99 {p99}")
+    }
+}
+
+/// The same message as its terminal's `seq`th.
+fn renumber(mut incoming: store::Incoming, seq: i64) -> store::Incoming {
+    if let domain::Message::Telemetry(batch) = Arc::make_mut(&mut incoming.message) {
+        for reading in &mut batch.readings {
+            reading.seq = domain::Seq(seq);
+        }
+    }
+    incoming
+}
