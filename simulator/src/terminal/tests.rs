@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use domain::{EventState, FaultKind as Kind, Field, fault_by_slug};
+use domain::{EventState, Field, Meaning, fault_by_slug};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -9,8 +9,8 @@ use super::*;
 use crate::fault::FaultKind;
 use crate::lift::Spec;
 
-fn table(raw: &str) -> &'static Kind {
-    fault_by_slug(raw).expect("the simulator speaks in slugs")
+fn table(raw: &str) -> Meaning {
+    fault_by_slug(raw).expect("the simulator speaks in slugs").into()
 }
 
 fn start() -> Timestamp {
