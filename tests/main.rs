@@ -2,6 +2,7 @@
 
 mod access;
 mod alarms;
+mod audit;
 mod cli;
 mod downlink;
 mod faults;

@@ -127,6 +127,7 @@ DECLARE
     one record;
     known int8multirange;
     gaps sequence_gap[];
+    concerned int4[];
 BEGIN
     missed := 0;
     filled := 0;
@@ -160,6 +161,14 @@ BEGIN
     ON CONFLICT (source) DO UPDATE
     SET told = greatest(ledger.told, excluded.told);
 
+    -- As an array: the ledger is looked up by its key, however large it is.
+    concerned := ARRAY(
+        SELECT unnest(sources)
+        UNION
+        SELECT unnest(touched)
+        UNION
+        SELECT source_before(told) FROM unnest(touched) AS told
+    );
     FOR one IN
         SELECT ledger.source, ledger.accounted, now.dropped, now.missing
         FROM sequence_ledger AS ledger
@@ -172,10 +181,12 @@ BEGIN
         CROSS JOIN LATERAL (
             SELECT said.dropped, ledger_missing(ledger.accounted, said.dropped, ledger.told) AS missing
         ) AS now
-        WHERE (ledger.source = ANY (touched)
-               OR ledger.source IN (SELECT source_before(told) FROM unnest(touched) AS told)
-               OR (ledger.source = ANY (sources)
-                   AND (ledger.missing <> '{}' OR int8multirange(range_merge(ledger.accounted)) <> ledger.accounted)))
+        WHERE ledger.source = ANY (concerned)
+          AND (ledger.missing <> '{}'
+               OR ledger.accounted = '{}'
+               OR int8multirange(range_merge(ledger.accounted)) <> ledger.accounted
+               OR ledger.told IS NOT NULL
+               OR ledger.source = ANY (touched))
           AND (ledger.missing <> now.missing OR ledger.source = ANY (touched))
         ORDER BY ledger.source
     LOOP

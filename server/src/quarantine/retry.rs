@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use domain::{Arrival, ArrivalNo, Message};
+use domain::limits::{Admission, admit};
+use domain::{Arrival, ArrivalNo, Message, Timestamp};
 use ingest::{ProfileView, Profiles, decode, decode_open};
 use store::{
     Database, Incoming, Item, Ledger, LedgerMetrics, QuarantineFilter, QuarantineRecord, Registry,
@@ -83,7 +84,16 @@ async fn page(
     for entry in entries {
         let fate = match incoming(registry, profiles, entry) {
             Err(why) => Fate::Kept(why),
-            Ok(_) if dry_run => Fate::Stored { apart: 0 },
+            Ok(incoming) if dry_run => {
+                let retention = database.config().retention.admitted();
+                let apart = times(&incoming.message)
+                    .filter(|time| admit(*time, entry.arrived, retention) != Admission::Stored)
+                    .count() as u64;
+                match is_row(entry) && apart > 0 {
+                    true => Fate::Kept(format!("it is still {}", entry.reason)),
+                    false => Fate::Stored { apart },
+                }
+            }
             Ok(incoming) => {
                 let report = writer.commit(&[Item::Message(incoming)]).await?;
                 // One row by itself that is refused is the same entry again.
@@ -104,6 +114,14 @@ async fn page(
     Ok(fates)
 }
 
+fn times(message: &Message) -> Box<dyn Iterator<Item = Timestamp> + '_> {
+    match message {
+        Message::Telemetry(batch) => Box::new(batch.readings.iter().map(|reading| reading.time)),
+        Message::Event(batch) => Box::new(batch.events.iter().map(|event| event.time)),
+        Message::Statistics(statistics) => Box::new(std::iter::once(statistics.time)),
+    }
+}
+
 /// A row of a message that is stored otherwise, written in the open JSON by the store.
 fn is_row(entry: &QuarantineRecord) -> bool {
     row_channel(entry).is_some()
@@ -113,6 +131,7 @@ fn row_channel(entry: &QuarantineRecord) -> Option<&'static str> {
     match entry.topic.as_str() {
         "telemetry" => Some("telemetry"),
         "event" => Some("event"),
+        "stats" => Some("stats"),
         _ => None,
     }
 }

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use super::books::{Mend, mend, side_books};
 use super::report::{AuditGap, AuditReport, AuditScope, GAPS_NAMED_MAX, UsedTwice};
-use super::table::NUMBERED;
+use super::table::{NUMBERED, WORK_MEM};
 use super::verdict::{Books, GapOutcome, Yardstick};
 use crate::{Database, Kept, StoreError};
 
@@ -21,8 +21,6 @@ use crate::{Database, Kept, StoreError};
 const SOURCES_MAX: i64 = 500;
 /// Ranges fetched at once.
 const FETCH: usize = 5_000;
-/// Memory of a sort in the server before it goes to its disk.
-const WORK_MEM: &str = "64MB";
 
 impl Database {
     /// Whether a terminal is registered, or has sent something once.

@@ -12,6 +12,8 @@ use crate::{Database, StoreError};
 
 /// Tables whose rows carry sequence numbers of terminals. Readings, events and statistics share one counter.
 pub(crate) const NUMBERED: &[&str] = &["telemetry", "fault"];
+/// Memory of a sort in the server before it goes to its disk.
+pub(crate) const WORK_MEM: &str = "64MB";
 /// Runs in one statement.
 const RUNS_MAX: usize = 5_000;
 
@@ -113,6 +115,9 @@ pub(crate) async fn catch_up(database: &Database, at: Timestamp) -> Result<Writt
     let mut writer = database.connection().await?;
     let mut written = Written::default();
     let mut transaction = reader.begin().await?;
+    sqlx::raw_sql(AssertSqlSafe(format!("SET LOCAL work_mem = '{WORK_MEM}'")))
+        .execute(&mut *transaction)
+        .await?;
     let mark: Option<i64> =
         sqlx::query_scalar("SELECT arrival_no FROM sequence_mark").fetch_optional(&mut *transaction).await?;
     let since = format!("arrival_no > {}", mark.unwrap_or(-1));
@@ -123,12 +128,15 @@ pub(crate) async fn catch_up(database: &Database, at: Timestamp) -> Result<Writt
         written.filled = written.filled.saturating_add(part.filled);
     }
     let quarantined = sqlx::query(
-        "SELECT source.source, lower(range) AS seq_from, upper(range) - 1 AS seq_to,
+        "SELECT source, lower(range) AS seq_from, upper(range) - 1 AS seq_to,
                 NULL::int8 AS elevator_id, NULL::timestamptz AS time_first
-         FROM quarantine
-         JOIN source USING (terminal_id, boot)
-         CROSS JOIN LATERAL unnest(numbers) AS range
-         WHERE numbers IS NOT NULL",
+         FROM (
+             SELECT source.source, unnest(range_agg(numbers)) AS range
+             FROM quarantine
+             JOIN source USING (terminal_id, boot)
+             WHERE numbers IS NOT NULL
+             GROUP BY source.source
+         ) AS kept",
     )
     .fetch_all(&mut *transaction)
     .await?;
