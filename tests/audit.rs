@@ -1,6 +1,7 @@
 //! What an auditor sees: every number has its word, also after a crash; what was in quarantine comes back.
 
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 use simulator::{Fleet, FleetConfig, Rate};
@@ -133,7 +134,8 @@ async fn what_is_in_quarantine_comes_back_or_is_dropped() {
     let topic = "lift/v1/350102/t9/telemetry.json";
     quarantine(&database, topic, QuarantineReason::UnknownTerminal, &batch(7, &[1, 2], "")).await;
     quarantine(&database, topic, QuarantineReason::Undecodable, "not JSON at all").await;
-    let future = r#"{"boot":7,"readings":[{"seq":9,"time":"2099-01-01T00:00:00Z","floor":"9"}]}"#;
+    // As the store writes a row.
+    let future = r#"{"boot":7,"readings":[{"floor":"3","seq":3,"time":"2099-01-01T00:00:00Z"}]}"#;
     quarantine(&database, "telemetry", QuarantineReason::Future, future).await;
 
     let (code, out, _) = liftwatch(url, &["quarantine", "retry", "--reason", "unknown_terminal"]);
@@ -159,7 +161,7 @@ async fn what_is_in_quarantine_comes_back_or_is_dropped() {
     let entry: Value = out.lines().map(|line| serde_json::from_str(line).expect("JSON")).next().expect("one");
     assert_eq!((&entry["reason"], &entry["terminal"]), (&"future".into(), &"t9".into()));
     let (_, out, _) = liftwatch(url, &["quarantine", "show", &entry["id"].to_string()]);
-    assert!(out.contains("\"floor\": \"9\"") && out.contains("what can be done"), "{out}");
+    assert!(out.contains("\"floor\": \"3\"") && out.contains("what can be done"), "{out}");
 
     let drop = ["quarantine", "drop", "--reason", "undecodable"];
     let (code, _, error) = liftwatch(url, &drop);
@@ -167,4 +169,28 @@ async fn what_is_in_quarantine_comes_back_or_is_dropped() {
     assert_eq!(liftwatch(url, &[&drop[..], &["--yes"]].concat()).0, Some(0));
     assert_eq!(count(url, "SELECT count(*) FROM quarantine").await, 1);
     assert_eq!(count(url, "SELECT count(*) FROM audit WHERE action = 'quarantine.drop'").await, 1);
+}
+
+#[tokio::test]
+async fn a_message_in_another_language_comes_back_when_its_terminal_has_the_right_profile() {
+    let database = TestDatabase::new().await;
+    let url = database.url();
+    assert_eq!(liftwatch(url, &["terminal", "add", "t9", "--area", "350102"]).0, Some(0));
+    let topic = "lift/v1/350102/t9/telemetry.json";
+    let local =
+        domain::Timestamp::from(time::OffsetDateTime::now_utc()).plus(Duration::from_hours(8)).to_string();
+    let payload = format!(
+        r#"{{"Time_Stamps":"{} {}","Service_Mode":1,"Car_Status":1,"Car_Position":"12"}}"#,
+        &local[..10],
+        &local[11..19]
+    );
+    quarantine(&database, topic, QuarantineReason::Undecodable, &payload).await;
+    let retry = ["quarantine", "retry", "--reason", "undecodable"];
+    let (_, out, _) = liftwatch(url, &retry);
+    assert!(out.contains("stays: ") && out.contains("undecodable 1"), "{out}");
+    let (code, _, error) = liftwatch(url, &["terminal", "set", "t9", "--profile", "exchange"]);
+    assert_eq!(code, Some(0), "{error}");
+    let (_, out, _) = liftwatch(url, &retry);
+    assert!(out.contains("1 stored; none stays"), "{out}");
+    assert_eq!(count(url, "SELECT count(*) FROM telemetry WHERE floor = '12'").await, 1);
 }
