@@ -147,7 +147,8 @@ fn multirange(numbers: &SeqRanges) -> String {
     format!("{{{}}}", ranges.join(","))
 }
 
-/// Stores them in one statement; those that are there already add nothing. Returns how many were new.
+/// Stores them in one statement; those that are there already add nothing but numbers that were not known.
+/// Returns how many were new, or told more.
 pub(crate) async fn quarantine_insert(
     connection: &mut PgConnection,
     entries: &[QuarantineEntry],
@@ -177,12 +178,17 @@ pub(crate) async fn quarantine_insert(
         "INSERT INTO quarantine
              (arrived, payload_len, terminal_id, topic, reason, detail, payload_sha256, payload, arrival_no, boot,
               numbers)
-         SELECT timestamptz 'epoch' + arrived * interval '1 microsecond', len, terminal_id, topic, reason, detail,
+         SELECT DISTINCT ON (sha256, reason, terminal_id, topic)
+                timestamptz 'epoch' + arrived * interval '1 microsecond', len, terminal_id, topic, reason, detail,
                 sha256, payload, arrival_no, boot, numbers::int8multirange
          FROM unnest($1::int8[], $2::int8[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::bytea[],
                      $9::int8[], $10::int8[], $11::text[])
               AS entry (arrived, len, terminal_id, topic, reason, detail, sha256, payload, arrival_no, boot, numbers)
-         ON CONFLICT (payload_sha256, reason, terminal_id, topic) DO NOTHING",
+         ORDER BY sha256, reason, terminal_id, topic, arrived
+         ON CONFLICT (payload_sha256, reason, terminal_id, topic) DO UPDATE
+         SET arrival_no = excluded.arrival_no, boot = excluded.boot, numbers = excluded.numbers
+         WHERE quarantine.numbers IS NULL
+           AND excluded.numbers IS NOT NULL",
     )
     .bind(arrived)
     .bind(len)
