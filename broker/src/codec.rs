@@ -212,18 +212,7 @@ fn read_v4(frame: Bytes) -> Result<Packet, CodecError> {
     let header = mqttbytes::check(frame.iter(), frame.len())?;
     let empty = frame.len() == 2;
     Ok(match frame[0] >> 4 {
-        3 => {
-            let publish = v4::Publish::read(header, frame)?;
-            Packet::Publish(PublishPacket {
-                qos: qos_v4(publish.qos),
-                retain: publish.retain,
-                topic: publish.topic.into(),
-                pkid: publish.pkid,
-                payload: publish.payload,
-                properties: None,
-                alias: None,
-            })
-        }
+        3 => publish_v4(frame)?,
         4 => Packet::PubAck(v4::PubAck::read(header, frame)?.pkid),
         6 => Packet::PubRel(v4::PubRel::read(header, frame)?.pkid),
         8 => {
@@ -247,6 +236,32 @@ fn read_v4(frame: Bytes) -> Result<Packet, CodecError> {
         14 if empty => Packet::Disconnect { with_will: false, expiry_s: None },
         _ => Packet::Unexpected,
     })
+}
+
+/// As `v4::Publish::read`, which would copy every topic into a string. Whether the topic is UTF-8 is seen when a
+/// connection uses it first.
+fn publish_v4(mut frame: Bytes) -> Result<Packet, CodecError> {
+    let flags = frame[0];
+    let qos = qos_v4(mqttbytes::qos((flags & 0b110) >> 1)?);
+    // The length was found to be well-formed.
+    let length_len = frame.iter().skip(1).take_while(|byte| **byte & 0x80 != 0).count() + 1;
+    frame.advance(1 + length_len);
+    let topic_len = usize::from(frame.try_get_u16().map_err(|_| short())?);
+    if frame.len() < topic_len {
+        return Err(short());
+    }
+    let topic = frame.split_to(topic_len);
+    let pkid = if qos == QoS::AtMostOnce { 0 } else { frame.try_get_u16().map_err(|_| short())? };
+    if qos != QoS::AtMostOnce && pkid == 0 {
+        return Err(mqttbytes::Error::PacketIdZero.into());
+    }
+    let retain = flags & 1 != 0;
+    let publish = PublishPacket { qos, retain, topic, pkid, payload: frame, properties: None, alias: None };
+    Ok(Packet::Publish(publish))
+}
+
+fn short() -> CodecError {
+    CodecError::Malformed("PUBLISH ends early".into())
 }
 
 fn read_v5(frame: Bytes) -> Result<Packet, CodecError> {

@@ -295,17 +295,19 @@ impl<S: Sink> Shell<S> {
     }
 
     async fn publish(&mut self, publish: Publish) {
-        let Ok(terminal_id) = TerminalId::new(&publish.client_id) else {
-            return self.quarantine(
-                publish,
-                QuarantineReason::UnknownTerminal,
-                "the client id is no terminal id",
-            );
-        };
-        if let Some(waiting) = self.waiting.get_mut(&terminal_id) {
+        if !self.waiting.is_empty()
+            && let Some(waiting) = self.waiting.get_mut(&*publish.client_id)
+        {
             return hold(waiting, Inbound::Publish(publish), &self.metrics);
         }
-        let Some(record) = self.registry.lookup(terminal_id.as_str()) else {
+        let Some((terminal_id, record)) = self.registry.lookup_id(&publish.client_id) else {
+            let Ok(terminal_id) = TerminalId::new(&publish.client_id) else {
+                return self.quarantine(
+                    publish,
+                    QuarantineReason::UnknownTerminal,
+                    "the client id is no terminal id",
+                );
+            };
             let area = publish.topic.parse::<Topic>().map(|topic| topic.area);
             let (true, Ok(area)) = (self.config.register_unknown, area) else {
                 return self.quarantine(publish, QuarantineReason::UnknownTerminal, "not in the registry");
@@ -372,7 +374,7 @@ impl<S: Sink> Shell<S> {
         let mut hash = DefaultHasher::new();
         publish.client_id.hash(&mut hash);
         let shard = ElevatorId((hash.finish() >> 1).cast_signed());
-        self.queue(shard, Item::Quarantine(entry), publish.ack);
+        self.queue(shard, Item::Quarantine(Box::new(entry)), publish.ack);
     }
 
     fn queue(&self, elevator_id: ElevatorId, item: Item, ack: Ack) {

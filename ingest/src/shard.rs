@@ -42,14 +42,32 @@ impl Shard {
     pub(crate) async fn run(mut self, mut queue: mpsc::Receiver<Work>) {
         let mut waiting = VecDeque::new();
         let mut buffer = Vec::new();
+        // Used again and again: batches of 5,000 would go to the system and back.
+        let (mut items, mut receipts) = (Vec::new(), Vec::new());
         loop {
             if waiting.is_empty() && queue.recv_many(&mut buffer, self.rows_max).await == 0 {
                 return;
             }
             waiting.extend(buffer.drain(..));
             let count = batch_len(&waiting, self.rows_max);
-            if !self.store(waiting.drain(..count).collect()).await {
-                return;
+            for work in waiting.drain(..count) {
+                items.push(work.item);
+                receipts.push(work.receipt);
+            }
+            self.metrics.batch_messages.observe(items.len() as f64);
+            match self.commit(&items).await {
+                Outcome::Stored => {
+                    receipts.drain(..).for_each(Receipt::done);
+                    items.clear();
+                }
+                Outcome::Abandoned => return,
+                // Once more as a whole before it is halved: too rare to be worth another way.
+                Outcome::Refused(_) => {
+                    let work = items.drain(..).zip(receipts.drain(..));
+                    if !self.store(work.map(|(item, receipt)| Work { item, receipt }).collect()).await {
+                        return;
+                    }
+                }
             }
         }
     }
@@ -80,7 +98,7 @@ impl Shard {
                             tokio::time::sleep(REFUSED_PAUSE).await;
                             continue;
                         };
-                        *item = Item::Quarantine(entry);
+                        *item = Item::Quarantine(Box::new(entry));
                         parts.push(work);
                     } else {
                         let second = work.split_off(work.len() / 2);
@@ -199,7 +217,7 @@ mod tests {
         let error = StoreError::Corrupt("x".into());
         let entry = refused(&work(1).item, &error).unwrap();
         assert_eq!((entry.reason, entry.terminal_id.as_str()), (QuarantineReason::Refused, "t1"));
-        assert!(refused(&Item::Quarantine(entry), &error).is_none());
+        assert!(refused(&Item::Quarantine(Box::new(entry)), &error).is_none());
         let list = EventBatch { boot: BootId(1), sent: None, events: vec![], active: Some(vec![]) };
         let mut one = work(1);
         if let Item::Message(incoming) = &mut one.item {

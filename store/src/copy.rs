@@ -3,7 +3,6 @@
 //! Every field is its length (-1 for NULL) and its bytes in network order, as the type's `recv` function reads
 //! them. Nothing here can fail: what does not fit a column is refused by the server.
 
-use bytes::{BufMut, BytesMut};
 use domain::Timestamp;
 
 /// Object id of the type `text`, the element type of a `text[]`.
@@ -11,47 +10,51 @@ const TEXT_OID: i32 = 25;
 /// 2000-01-01 in microseconds since 1970: the epoch of `timestamptz`.
 const EPOCH_2000_US: i64 = 946_684_800_000_000;
 
-/// Rows on their way to a COPY.
+/// Rows on their way to a COPY. A field is one write of length and value together: there are 27 in a reading.
 #[derive(Debug, Default)]
-pub(crate) struct CopyBuffer(BytesMut);
+pub(crate) struct CopyBuffer(Vec<u8>);
 
 impl CopyBuffer {
-    /// Forgets what it holds and writes the header.
+    /// Forgets what it holds and writes the header: signature, no flags, no extension.
     pub(crate) fn begin(&mut self) {
         self.0.clear();
-        self.0.put_slice(b"PGCOPY\n\xff\r\n\0");
-        self.0.put_i32(0); // no flags
-        self.0.put_i32(0); // no header extension
+        self.put(*b"PGCOPY\n\xff\r\n\0");
+        self.put([0; 8]);
+    }
+
+    fn put<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.0.extend_from_slice(&bytes);
     }
 
     /// Begins a row of so many fields.
     pub(crate) fn row(&mut self, fields: i16) {
-        self.0.put_i16(fields);
+        self.put(fields.to_be_bytes());
     }
 
     /// Writes the end marker; gives all of it.
     pub(crate) fn end(&mut self) -> &[u8] {
-        self.0.put_i16(-1);
+        self.put((-1_i16).to_be_bytes());
         &self.0
     }
 
     pub(crate) fn null(&mut self) {
-        self.0.put_i32(-1);
+        self.put((-1_i32).to_be_bytes());
     }
 
     pub(crate) fn int8(&mut self, value: i64) {
-        self.0.put_i32(8);
-        self.0.put_i64(value);
+        let mut field = [0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0];
+        field[4..].copy_from_slice(&value.to_be_bytes());
+        self.put(field);
     }
 
     pub(crate) fn int4(&mut self, value: i32) {
-        self.0.put_i32(4);
-        self.0.put_i32(value);
+        let [a, b, c, d] = value.to_be_bytes();
+        self.put([0, 0, 0, 4, a, b, c, d]);
     }
 
     pub(crate) fn int2(&mut self, value: i16) {
-        self.0.put_i32(2);
-        self.0.put_i16(value);
+        let [a, b] = value.to_be_bytes();
+        self.put([0, 0, 0, 2, a, b]);
     }
 
     pub(crate) fn timestamptz(&mut self, at: Timestamp) {
@@ -59,21 +62,21 @@ impl CopyBuffer {
     }
 
     pub(crate) fn text(&mut self, text: &str) {
-        self.0.put_i32(text.len() as i32);
-        self.0.put_slice(text.as_bytes());
+        self.put((text.len() as i32).to_be_bytes());
+        self.0.extend_from_slice(text.as_bytes());
     }
 
     /// One dimension, lower bound 1, no element NULL.
     pub(crate) fn text_array<'a>(&mut self, texts: impl ExactSizeIterator<Item = &'a str>) {
         let start = self.0.len();
-        self.0.put_i32(0); // the length, known at the end
+        self.put([0; 4]); // the length, known at the end
         let count = texts.len() as i32;
-        self.0.put_i32(i32::from(count > 0)); // dimensions
-        self.0.put_i32(0); // no NULLs
-        self.0.put_i32(TEXT_OID);
+        self.put(i32::from(count > 0).to_be_bytes()); // dimensions
+        self.put([0; 4]); // no NULLs
+        self.put(TEXT_OID.to_be_bytes());
         if count > 0 {
-            self.0.put_i32(count);
-            self.0.put_i32(1);
+            self.put(count.to_be_bytes());
+            self.put(1_i32.to_be_bytes());
         }
         for text in texts {
             self.text(text);

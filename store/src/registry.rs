@@ -68,6 +68,12 @@ impl Registry {
         self.terminals.read().unwrap_or_else(PoisonError::into_inner).get(terminal).cloned()
     }
 
+    /// The same with its id, which shares the registry's memory.
+    pub fn lookup_id(&self, terminal: &str) -> Option<(TerminalId, TerminalRecord)> {
+        let terminals = self.terminals.read().unwrap_or_else(PoisonError::into_inner);
+        terminals.get_key_value(terminal).map(|(id, record)| (id.clone(), record.clone()))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.terminals.read().unwrap_or_else(PoisonError::into_inner).len()

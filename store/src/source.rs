@@ -1,13 +1,17 @@
 //! Dense numbers of (terminal, boot), so that a row's key needs four bytes for both.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use domain::{BootId, SourceId, TerminalId};
 use sqlx::postgres::PgConnection;
 
 /// Numbers known so far. The table is the truth: to forget one costs a look-up, nothing else.
 #[derive(Debug, Default)]
-pub(crate) struct Sources(HashMap<(TerminalId, BootId), SourceId>);
+pub(crate) struct Sources {
+    /// By terminal, then boot, so that the usual look-up neither clones nor hashes a pair.
+    known: HashMap<TerminalId, BTreeMap<BootId, SourceId>>,
+    len: usize,
+}
 
 impl Sources {
     /// About 100 bytes each. Past it, all are forgotten before the next batch and
@@ -17,8 +21,7 @@ impl Sources {
     const ATTEMPTS_MAX: usize = 10;
 
     pub(crate) fn get(&self, terminal: &TerminalId, boot: BootId) -> Option<SourceId> {
-        // The key owns its terminal; a clone is a reference count.
-        self.0.get(&(terminal.clone(), boot)).copied()
+        self.known.get(terminal.as_str())?.get(&boot).copied()
     }
 
     /// Makes all of `wanted` known, in one round trip for those that are not.
@@ -27,12 +30,14 @@ impl Sources {
         connection: &mut PgConnection,
         wanted: impl Iterator<Item = (&'a TerminalId, BootId)>,
     ) -> Result<(), sqlx::Error> {
-        if self.0.len() > Self::LEN_MAX {
-            self.0.clear();
+        if self.len > Self::LEN_MAX {
+            *self = Self::default();
         }
+        // Messages of a terminal come in runs.
+        let mut last = None;
         let mut wanted: Vec<(TerminalId, BootId)> = wanted
+            .filter(|one| last.replace(*one) != Some(*one) && self.get(one.0, one.1).is_none())
             .map(|(terminal, boot)| (terminal.clone(), boot))
-            .filter(|one| !self.0.contains_key(one))
             .collect();
         wanted.sort_unstable();
         wanted.dedup();
@@ -42,10 +47,11 @@ impl Sources {
             }
             for (source, terminal, boot) in source_insert(connection, &wanted).await? {
                 if let (Ok(terminal), Ok(boot)) = (TerminalId::new(&terminal), u32::try_from(boot)) {
-                    self.0.insert((terminal, BootId(boot)), SourceId(source));
+                    let boots = self.known.entry(terminal).or_default();
+                    self.len += usize::from(boots.insert(BootId(boot), SourceId(source)).is_none());
                 }
             }
-            wanted.retain(|one| !self.0.contains_key(one));
+            wanted.retain(|(terminal, boot)| self.get(terminal, *boot).is_none());
         }
         Err(sqlx::Error::RowNotFound)
     }

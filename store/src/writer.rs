@@ -46,8 +46,8 @@ pub struct Incoming {
 pub enum Item {
     /// A message: its readings or events become rows.
     Message(Incoming),
-    /// What could not be decoded.
-    Quarantine(QuarantineEntry),
+    /// What could not be decoded. Boxed, so that it does not make every message in a queue three times as large.
+    Quarantine(Box<QuarantineEntry>),
 }
 
 /// What became of a batch.

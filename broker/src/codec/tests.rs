@@ -172,6 +172,29 @@ proptest! {
     }
 
     #[test]
+    fn a_publish_is_read_as_the_library_reads_it(body in prop::collection::vec(0..100_u8, 0..200), flags in 0..16_u8) {
+        let mut frame = vec![0x30 | flags];
+        let mut left = body.len();
+        while left >= 0x80 {
+            frame.push(left as u8 & 0x7F | 0x80);
+            left >>= 7;
+        }
+        frame.push(left as u8);
+        frame.extend(&body);
+        let frame = Bytes::from(frame);
+        let header = mqttbytes::check(frame.iter(), frame.len()).unwrap();
+        let theirs = v4::Publish::read(header, frame.clone());
+        match (read(V311, frame), theirs) {
+            (Ok(Packet::Publish(ours)), Ok(theirs)) => {
+                prop_assert_eq!(&ours.topic[..], theirs.topic.as_bytes());
+                prop_assert_eq!((ours.pkid, ours.retain), (theirs.pkid, theirs.retain));
+                prop_assert_eq!(ours.payload, theirs.payload);
+            }
+            (ours, theirs) => prop_assert!(ours.is_err() && theirs.is_err(), "{:?} {:?}", ours, theirs),
+        }
+    }
+
+    #[test]
     fn hostile_framing_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..64), max in 0..200_usize) {
         if let Ok((end, next)) = complete(&bytes, max) {
             prop_assert!(end <= bytes.len());

@@ -53,7 +53,7 @@ impl<'a> Batch<'a> {
                         batch.note.quarantined(source, &numbered.numbers);
                     }
                     batch.note.arrival_no = batch.note.arrival_no.max(entry.arrival_no.unwrap_or_default());
-                    batch.quarantine.push(entry.clone());
+                    batch.quarantine.push((**entry).clone());
                 }
                 Item::Message(incoming) => {
                     let source = sources

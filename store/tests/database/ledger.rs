@@ -106,7 +106,8 @@ async fn quarantined_numbers_are_accounted_for() {
     future.time = at_ms(3_600_000);
     let entry = QuarantineEntry::new(noon(), "t1", "topic", QuarantineReason::Undecodable, "", b"x")
         .numbered(&terminal("t1"), BootId(7), [(4, 5), (8, 8)].into_iter().collect::<SeqRanges>());
-    let batch = vec![telemetry(1, 1, vec![reading(1), future, reading(3)]), Item::Quarantine(entry)];
+    let batch =
+        vec![telemetry(1, 1, vec![reading(1), future, reading(3)]), Item::Quarantine(Box::new(entry))];
     serve(&database, &[batch]).await;
     assert_eq!(accounted(&database, "t1", 7).await, "{[1,6),[8,9)}");
     let kept: Vec<(String, Option<i64>)> =

@@ -218,7 +218,7 @@ async fn quarantined_payloads_are_cut_hashed_and_kept_once() {
         &payload,
     );
     let other = QuarantineEntry { reason: QuarantineReason::TooLarge, ..entry.clone() };
-    let batch = [entry.clone(), entry, other].map(Item::Quarantine);
+    let batch = [entry.clone(), entry, other].map(|entry| Item::Quarantine(Box::new(entry)));
     writer.commit(&batch).await.unwrap();
     writer.commit(&batch).await.unwrap();
     assert_eq!(quarantined(&database, "undecodable").await, 1);
