@@ -6,9 +6,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use domain::Timestamp;
-use futures_util::TryStreamExt;
 use prometheus_client::registry::Registry;
-use sqlx::postgres::PgPoolCopyExt;
 use store::testing::TestDatabase;
 use store::{Item, StoreMetrics, Writer};
 
@@ -42,7 +40,8 @@ async fn main() {
             let report = writer.commit(&items).await.expect("commit");
             written += began.elapsed();
             rows += report.rows_stored;
-            raw += raw_copy(database.pool(), items.first(), items.last()).await;
+            let (first, last) = (arrival(items.first()), arrival(items.last()));
+            raw += support::raw_copy::of_arrivals(database.pool(), first, last).await;
         }
         assert_eq!(rows, (ROUNDS * batch).cast_unsigned(), "every row was new");
         let per_row = |spent: Duration| spent.as_secs_f64() * 1e6 / rows as f64;
@@ -51,29 +50,9 @@ async fn main() {
     }
 }
 
-/// Takes the rows of these arrivals out as COPY BINARY, deletes them, and times putting the same bytes back.
-async fn raw_copy(pool: &sqlx::PgPool, first: Option<&Item>, last: Option<&Item>) -> Duration {
-    let arrival = |item: Option<&Item>| match item {
+fn arrival(item: Option<&Item>) -> i64 {
+    match item {
         Some(Item::Message(incoming)) => incoming.arrival.no.0,
         _ => 0,
-    };
-    let (first, last) = (arrival(first), arrival(last));
-    let wanted = format!(
-        "SELECT * FROM telemetry WHERE arrival_no BETWEEN {first} AND {last} ORDER BY elevator_id, time, seq, source"
-    );
-    let copied =
-        pool.copy_out_raw(&format!("COPY ({wanted}) TO STDOUT (FORMAT binary)")).await.expect("copy out");
-    let bytes: Vec<_> = copied.try_collect().await.expect("copy out");
-    let bytes = bytes.concat();
-    sqlx::query("DELETE FROM telemetry WHERE arrival_no BETWEEN $1 AND $2")
-        .bind(first)
-        .bind(last)
-        .execute(pool)
-        .await
-        .expect("delete");
-    let began = Instant::now();
-    let mut copy = pool.copy_in_raw("COPY telemetry FROM STDIN (FORMAT binary)").await.expect("copy in");
-    copy.send(bytes).await.expect("send");
-    copy.finish().await.expect("finish");
-    began.elapsed()
+    }
 }

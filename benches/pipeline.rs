@@ -1,142 +1,195 @@
-//! The whole way: a fleet publishes QoS 1, one reading a message, to a real `liftwatch serve` process; every
-//! message ends as a committed row. Prints messages per second, CPU per message of the server and of
-//! PostgreSQL, and the server's memory. `cargo bench --bench pipeline [-- SECONDS CONNECTIONS WINDOW [RATE]]`
+//! The whole way: a fleet publishes QoS 1 to a real `liftwatch serve` process; every reading ends as a committed
+//! row. Prints messages and readings per second, CPU per message of the server and of PostgreSQL, and the server's
+//! memory.
 //!
-//! Without a rate as fast as the server acknowledges; with one (20000) so many messages a second, evenly spread, and
-//! how long each takes to be committed and acknowledged. Delivery counts from the making of a reading, so a server
-//! that stands still delays all readings made meanwhile, and all of them count, those of the start as well.
+//! `cargo bench --bench pipeline [-- SECONDS CONNECTIONS WINDOW [RATE]] [--outage-h HOURS] [--than PROGRAM]`
+//!
+//! - Without a rate as fast as the server acknowledges; with one (20000) so many messages a second, evenly spread,
+//!   and how long each takes to be committed and acknowledged. Delivery counts from the making of a reading, so a
+//!   server that stands still delays all readings made meanwhile, and all of them count, those of the start as well.
+//! - `--outage-h 6`: the server was away for six hours, and each terminal brings a reading for each second of it, 50
+//!   in a message, as fast as they are acknowledged. Beside it, in the same run: COPY BINARY of such rows as they are.
+//! - `--than PROGRAM`: another `liftwatch`, measured in turns with this one on the same database server.
 //!
 //! The fleet runs in this process, on the same cores; its CPU is printed beside the others.
 
-use std::process::{Child, Command, Stdio};
+mod support;
+
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use procfs::process::{Process, all_processes};
-use simulator::{Fleet, FleetConfig, Rate};
+use clap::Parser;
+use simulator::{Fleet, FleetConfig, FleetReport, Rate};
 use store::testing::TestDatabase;
+use support::raw_copy::{self, RawCopy};
+use support::run::{Cpu, Server, database_name, memory_mb, print_load};
 
 /// Ninety-nine of a hundred messages are acknowledged within this time, commit included.
 const ACKNOWLEDGE_MS_AIM: f64 = 25.0;
+/// Readings in a message of a backlog.
+const BACKLOG_BATCH: usize = 50;
+/// Turns of each program with `--than`.
+const TURNS: usize = 3;
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Length of the measurement.
+    #[arg(default_value_t = 15)]
+    seconds: u64,
+    #[arg(default_value_t = 200)]
+    connections: usize,
+    /// Unacknowledged messages of each connection.
+    #[arg(default_value_t = 50)]
+    window: usize,
+    /// Messages a second; as many as are acknowledged without it.
+    rate: Option<u64>,
+    /// Hours of readings that each terminal brings.
+    #[arg(long, conflicts_with = "rate")]
+    outage_h: Option<u64>,
+    /// Another program to compare with.
+    #[arg(long)]
+    than: Option<PathBuf>,
+    /// Cargo says so.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
-    let number = |index: usize, default: u64| numbers.get(index).copied().unwrap_or(default);
-    let (seconds, connections, window) = (number(0, 15), number(1, 200), number(2, 50));
-    let paced = numbers.get(3).copied();
+    let arguments = Arguments::parse();
+    let ours = Path::new(env!("CARGO_BIN_EXE_liftwatch"));
+    print_load();
+    let Some(theirs) = &arguments.than else {
+        measure(ours, &arguments).await;
+        return print_load();
+    };
+    let (mut here, mut there) = (Figures::default(), Figures::default());
+    for turn in 1..=TURNS {
+        println!("-- turn {turn}: {}", theirs.display());
+        there.add(measure(theirs, &arguments).await);
+        println!("-- turn {turn}: this one");
+        here.add(measure(ours, &arguments).await);
+    }
+    let ratio = |figure: fn(&Figures) -> f64| figure(&here) / figure(&there);
+    println!("this one / {}, sums of {TURNS} turns:", theirs.display());
+    println!("  readings/s          {:>8.3}", ratio(|sum| sum.readings / sum.seconds));
+    println!("  server CPU/reading  {:>8.3}", ratio(|sum| sum.cpu.server / sum.readings));
+    println!("  PostgreSQL CPU/r.   {:>8.3}", ratio(|sum| sum.cpu.postgres / sum.readings));
+    print_load();
+}
 
+/// Of one measurement, or the sum of several.
+#[derive(Debug, Default)]
+struct Figures {
+    seconds: f64,
+    messages: f64,
+    readings: f64,
+    cpu: Cpu,
+}
+
+impl Figures {
+    fn add(&mut self, other: Figures) {
+        self.seconds += other.seconds;
+        self.messages += other.messages;
+        self.readings += other.readings;
+        self.cpu = self.cpu.plus(&other.cpu);
+    }
+}
+
+async fn measure(program: &Path, arguments: &Arguments) -> Figures {
     let test = TestDatabase::new().await;
-    let folder = tempfile::tempdir().expect("a folder");
-    let ready = folder.path().join("ready.json");
-    let mut server = Command::new(env!("CARGO_BIN_EXE_liftwatch"))
-        .args(["serve", "--dev", "--ready-file"])
-        .arg(&ready)
-        .env("LIFTWATCH_DATABASE__URL", test.url())
-        .envs(["BROKER", "DISPATCH", "WEB"].map(|name| (format!("LIFTWATCH_{name}__LISTEN"), "127.0.0.1:0")))
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("liftwatch starts");
-    let address = address(&ready, &mut server).await;
-
-    let fleet = Fleet::start(FleetConfig {
-        target: address,
-        terminals: connections as usize,
-        rate: paced.map_or(Rate::Unlimited, |per_s| Rate::PerSecond(per_s as f64)),
-        window: window as usize,
-        complete: true,
-        drain: Duration::from_secs(30),
-        ..FleetConfig::default()
-    })
-    .await
-    .expect("the fleet starts");
+    let name = database_name(test.url());
+    let server = Server::start(program, test.url()).await;
+    let fleet = Fleet::start(fleet(server.broker(), arguments)).await.expect("the fleet starts");
     // Connected and warm.
-    let warm = paced.map_or(20 * connections * window, |per_s| 2 * per_s);
+    let warm = match (arguments.rate, arguments.outage_h) {
+        (Some(per_s), _) => 2 * per_s,
+        (None, Some(_)) => 4 * arguments.connections as u64,
+        (None, None) => 20 * (arguments.connections * arguments.window) as u64,
+    };
     let deadline = Instant::now() + Duration::from_mins(1);
     while fleet.counters().acked < warm {
         assert!(Instant::now() < deadline, "the fleet did not get going: {:?}", fleet.last_refusal());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let before = (Instant::now(), fleet.counters(), cpu(server.id()));
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
-    let after = (Instant::now(), fleet.counters(), cpu(server.id()));
-    let memory = Process::new(server.id().cast_signed())
-        .and_then(|process| process.status())
-        .ok()
-        .and_then(|status| status.vmrss)
-        .unwrap_or(0);
+    let before = (Instant::now(), fleet.counters(), Cpu::now(Some(server.id()), name));
+    tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
+    let after = (Instant::now(), fleet.counters(), Cpu::now(Some(server.id()), name));
+    let memory_mb = memory_mb(server.id());
     let report = fleet.stop().await;
-    let stored = test.open().await.reading_count().await.expect("count");
-    let _ = Command::new("kill").args(["-TERM", &server.id().to_string()]).status();
-    let _ = server.wait();
+    let database = test.open().await;
+    let stored = database.reading_count().await.expect("count");
+    server.stop();
 
-    let elapsed = (after.0 - before.0).as_secs_f64();
-    let messages = (after.1.acked - before.1.acked) as f64;
-    let readings = (after.1.items_acked - before.1.items_acked) as f64;
-    let per_message = |ticks: u64| ticks as f64 * 1e6 / procfs::ticks_per_second() as f64 / messages;
-    println!("connections {connections}, window {window}, {elapsed:.1} s");
-    println!(
-        "messages/s            {:>10.0}   ({:.2} readings each)",
-        messages / elapsed,
-        readings / messages
-    );
-    println!("CPU us/message        {:>10.2}   server", per_message(after.2.server - before.2.server));
-    println!(
-        "                      {:>10.2}   PostgreSQL",
-        per_message(after.2.postgres.saturating_sub(before.2.postgres))
-    );
-    println!("                      {:>10.2}   fleet", per_message(after.2.fleet - before.2.fleet));
-    println!("memory                {:>10.1} MB server", memory as f64 / 1024.0);
-    println!("acknowledge           {}", report.acknowledge);
-    if let Some(per_s) = paced {
-        println!("delivery              {}", report.delivery);
-        let met = report.delivery.p99_ms < ACKNOWLEDGE_MS_AIM && messages / elapsed > 0.99 * per_s as f64;
-        println!(
-            "aim: p99 under {ACKNOWLEDGE_MS_AIM} ms at {per_s}/s  {}",
-            if met { "PASS" } else { "MISS" }
-        );
+    let figures = Figures {
+        seconds: (after.0 - before.0).as_secs_f64(),
+        messages: (after.1.acked - before.1.acked) as f64,
+        readings: (after.1.items_acked - before.1.items_acked) as f64,
+        cpu: after.2.minus(&before.2),
+    };
+    print(&figures, arguments);
+    println!("memory                {memory_mb:>10.1} MB server");
+    if arguments.outage_h.is_some() {
+        let raw = raw_copy::of_backlog(database.pool(), name).await;
+        compare(&figures, &raw);
     }
+    told(&figures, &report, arguments);
     println!(
         "rows {stored}, items acknowledged {}, unacknowledged {}",
         report.counts.items_acked, report.unacked
     );
+    figures
 }
 
-async fn address(ready: &std::path::Path, server: &mut Child) -> String {
-    let deadline = Instant::now() + Duration::from_mins(1);
-    loop {
-        let found = std::fs::read(ready).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let found: Option<serde_json::Value> = found;
-        if let Some(address) = found.as_ref().and_then(|all| all["broker"].as_str()) {
-            return address.to_owned();
-        }
-        assert!(server.try_wait().is_ok_and(|ended| ended.is_none()), "the server ended");
-        assert!(Instant::now() < deadline, "the server is not ready");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+fn fleet(target: &str, arguments: &Arguments) -> FleetConfig {
+    let rate = match (arguments.rate, arguments.outage_h) {
+        (Some(per_s), _) => Rate::PerSecond(per_s as f64),
+        (None, Some(_)) => Rate::OnChange,
+        (None, None) => Rate::Unlimited,
+    };
+    FleetConfig {
+        target: target.to_owned(),
+        terminals: arguments.connections,
+        rate,
+        window: arguments.window,
+        complete: true,
+        drain: Duration::from_secs(30),
+        backlog_batch: BACKLOG_BATCH,
+        outage: Duration::from_hours(arguments.outage_h.unwrap_or(0)),
+        ..FleetConfig::default()
     }
 }
 
-/// CPU ticks so far.
-struct Cpu {
-    server: u64,
-    postgres: u64,
-    fleet: u64,
+fn print(figures: &Figures, arguments: &Arguments) {
+    let Figures { seconds, messages, readings, cpu } = figures;
+    println!("connections {}, window {}, {seconds:.1} s", arguments.connections, arguments.window);
+    println!(
+        "messages/s            {:>10.0}   ({:.2} readings each)",
+        messages / seconds,
+        readings / messages
+    );
+    println!("readings/s            {:>10.0}", readings / seconds);
+    for (name, spent) in [("server", cpu.server), ("PostgreSQL", cpu.postgres), ("fleet", cpu.own)] {
+        let (a_message, a_reading) = (spent * 1e6 / messages, spent * 1e6 / readings);
+        println!("CPU us/message        {a_message:>10.2}   {name} ({a_reading:.2} a reading)");
+    }
 }
 
-fn cpu(server: u32) -> Cpu {
-    let ticks = |process: &Process| process.stat().map_or(0, |stat| stat.utime + stat.stime);
-    let postgres = all_processes().map_or(0, |processes| {
-        processes
-            .filter_map(Result::ok)
-            // The private one runs through its own loader, which stands first on its command line.
-            .filter(|process| {
-                process.cmdline().is_ok_and(|line| line.iter().any(|word| word.contains("postgres")))
-            })
-            .map(|process| ticks(&process))
-            .sum()
-    });
-    Cpu {
-        server: Process::new(server.cast_signed()).map_or(0, |process| ticks(&process)),
-        postgres,
-        fleet: Process::myself().map_or(0, |process| ticks(&process)),
+fn compare(figures: &Figures, raw: &RawCopy) {
+    println!("raw COPY of such rows {:>10.2} us/row, {:.2} of it CPU of PostgreSQL", raw.us(), raw.cpu_us());
+    let postgres = figures.cpu.postgres * 1e6 / figures.readings;
+    println!("PostgreSQL CPU, all we write / raw COPY {:.2}", postgres / raw.cpu_us());
+}
+
+fn told(figures: &Figures, report: &FleetReport, arguments: &Arguments) {
+    println!("acknowledge           {}", report.acknowledge);
+    if let Some(per_s) = arguments.rate {
+        println!("delivery              {}", report.delivery);
+        let met = report.delivery.p99_ms < ACKNOWLEDGE_MS_AIM
+            && figures.messages / figures.seconds > 0.99 * per_s as f64;
+        println!(
+            "aim: p99 under {ACKNOWLEDGE_MS_AIM} ms at {per_s}/s  {}",
+            if met { "PASS" } else { "MISS" }
+        );
     }
 }

@@ -66,6 +66,10 @@ pub struct FleetConfig {
     pub format: Format,
     /// Each reading says all.
     pub complete: bool,
+    /// Readings in one message of a backlog.
+    pub backlog_batch: usize,
+    /// The server was away for so long before the start: each terminal brings a reading for each second of it.
+    pub outage: Duration,
     /// Unacknowledged messages per terminal.
     pub window: usize,
     /// Readings and events each terminal keeps.
@@ -110,6 +114,8 @@ impl Default for FleetConfig {
             qos: defaults.qos,
             format: defaults.format,
             complete: defaults.complete,
+            backlog_batch: defaults.backlog_batch,
+            outage: Duration::ZERO,
             window: defaults.window,
             outbox_max: defaults.outbox_max,
             heartbeat: defaults.heartbeat,
@@ -146,7 +152,13 @@ impl FleetConfig {
             qos: self.qos,
             // Packet ids are 16 bits; half of them never wrap onto one that is still on its way.
             window: self.window.clamp(1, 32_000),
-            outbox_max: self.outbox_max,
+            // Half of it may be on its way.
+            outbox_max: if self.outage.is_zero() {
+                self.outbox_max
+            } else {
+                self.outbox_max.max(2 * self.window * self.backlog_batch)
+            },
+            backlog_batch: self.backlog_batch.max(1),
             ..Settings::default()
         }
     }

@@ -261,6 +261,7 @@ struct Recruit {
     seed: u64,
     traffic: f64,
     skew_max: Duration,
+    outage: Duration,
     planned: Vec<(Timestamp, Fault)>,
     rest_at: Option<Timestamp>,
 }
@@ -296,6 +297,7 @@ impl Recruit {
             seed: config.seed ^ (index as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
             traffic: config.traffic,
             skew_max: config.skew_max,
+            outage: config.outage,
             planned,
             rest_at: config.duration.map(|duration| start.plus(duration)),
         })
@@ -311,8 +313,13 @@ impl Recruit {
             Pace::OnChange | Pace::Unlimited => settings.heartbeat.mul_f64(rng.random()),
         };
         let (settings, id) = (Arc::clone(settings), self.id.clone());
-        Terminal::new(settings, id, self.area, lift, self.boot, self.begin.plus(phase))
-            .with_skew(self.skew_max.mul_f64(rng.random()))
+        let terminal = Terminal::new(settings, id, self.area, lift, self.boot, self.begin.plus(phase))
+            .with_skew(self.skew_max.mul_f64(rng.random()));
+        if self.outage.is_zero() {
+            return terminal;
+        }
+        let past = Lift::new(spec, self.seed, self.start.minus(self.outage));
+        terminal.with_outage(past, self.outage)
     }
 
     async fn serve(self, shared: Arc<Shared>, clock: Clock, cancel: CancellationToken) {

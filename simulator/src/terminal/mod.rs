@@ -6,6 +6,7 @@
 //! then what is new, then the backlog in batches (DESIGN.md 4).
 
 mod json;
+mod outage;
 mod outbox;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use domain::{Area, BootId, Code, EventBatch, FaultEvent, Seq, TelemetryBatch, Te
 
 use crate::fault::{Fault, Truth};
 use crate::lift::{Codes, Lift, Observation};
+use outage::Outage;
 use outbox::{Entry, Item, Outbox, Sent};
 
 pub use settings::{Format, Pace, Qos, Settings};
@@ -71,6 +73,7 @@ pub struct Terminal {
     prev_boot_last_seq: Option<i64>,
     skew: Duration,
     outbox: Outbox,
+    outage: Option<Outage>,
     /// What the last reading said.
     said: Observation,
     /// The next reading that is due by the clock.
@@ -96,6 +99,7 @@ impl Terminal {
         Self {
             topics: [topic("telemetry"), topic("event")],
             outbox: Outbox::new(settings.outbox_max.max(2 * settings.window)),
+            outage: None,
             said: lift.observe(),
             settings,
             id,
@@ -116,6 +120,14 @@ impl Terminal {
     #[must_use]
     pub fn with_skew(self, skew: Duration) -> Self {
         Self { skew, ..self }
+    }
+
+    /// Lets it have a backlog: a reading for each second of `length`, as `lift` was from its own time on. Its
+    /// present numbers come after those.
+    #[must_use]
+    pub fn with_outage(self, lift: Lift, length: Duration) -> Self {
+        let outage = Outage::new(lift, length);
+        Self { seq: outage.count(), outage: Some(outage), ..self }
     }
 
     /// Its id.
@@ -258,6 +270,9 @@ impl Terminal {
             self.greeting = Greeting::Done;
             return Some(self.active_list(now));
         }
+        if self.outbox.waiting() == 0 && !self.resting {
+            self.remember();
+        }
         if self.settings.pace == Pace::Unlimited && self.outbox.waiting() == 0 && !self.resting {
             self.say(self.lift.observe(), now, self.settings.complete);
         }
@@ -283,6 +298,17 @@ impl Terminal {
             self.outbox.acknowledge(pkid);
         }
         Some(outgoing)
+    }
+
+    /// One more message of the backlog.
+    fn remember(&mut self) {
+        for _ in 0..self.settings.backlog_batch {
+            let Some(entry) = self.outage.as_mut().and_then(|outage| outage.next(self.boot)) else {
+                self.outage = None;
+                return;
+            };
+            self.outbox.push(entry, false);
+        }
     }
 
     fn active_list(&mut self, now: Timestamp) -> Outgoing {

@@ -134,6 +134,25 @@ fn an_overflow_is_told() {
 }
 
 #[test]
+fn a_backlog_of_an_outage_comes_in_batches_after_the_present() {
+    let settings = Settings { window: 2, backlog_batch: 50, ..Settings::default() };
+    let past = start().minus(Duration::from_hours(1));
+    let lift = Lift::new(Spec::draw(&mut ChaCha8Rng::seed_from_u64(9)), 9, past);
+    let mut terminal = terminal(9, settings).with_outage(lift, Duration::from_mins(2));
+    terminal.connected(start());
+    let messages = drain(&mut terminal, start());
+    let present = telemetry(&messages[0]);
+    assert_eq!((present.readings[0].seq, present.readings[0].time), (Seq(121), start()));
+    let backlog: Vec<_> = messages[2..].iter().map(telemetry).collect();
+    assert_eq!(backlog.iter().map(|batch| batch.readings.len()).collect::<Vec<_>>(), [50, 50, 20]);
+    let readings: Vec<_> = backlog.iter().flat_map(|batch| &batch.readings).collect();
+    assert!((1..).zip(&readings).all(|(n, one)| {
+        one.seq == Seq(n) && one.time == past.plus(Duration::from_secs(n.cast_unsigned()))
+    }));
+    assert_eq!(terminal.unacknowledged(), 0);
+}
+
+#[test]
 fn even_pace_is_even_and_a_window_is_kept() {
     let pace = Pace::Every(Duration::from_millis(100));
     let mut terminal = terminal(5, Settings { pace, window: 3, ..Settings::default() });
