@@ -124,7 +124,7 @@ async fn quarantine(database: &TestDatabase, topic: &str, reason: QuarantineReas
     let at = time::OffsetDateTime::now_utc().into();
     let entry = QuarantineEntry::new(at, "t9", topic, reason, "for a test", payload.as_bytes());
     let mut writer = Writer::new(&database, StoreMetrics::default().into());
-    writer.commit(&[Item::Quarantine(entry)]).await.expect("committed");
+    writer.commit(&[Item::Quarantine(Box::new(entry))]).await.expect("committed");
 }
 
 #[tokio::test]
