@@ -285,6 +285,14 @@ pub(crate) enum DbCommand {
     Url,
     /// Bring the configured database to this version's schema
     Migrate(ConfigArgs),
+    /// Show tables, sizes, rollups, retention and what needs somebody; changes nothing
+    Status {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// A length of time: `90s`, `5m`, `1h`, `250ms`; a bare number is seconds.

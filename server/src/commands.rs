@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{Cli, Command, DbCommand, DispatchCommand, ServeArgs};
 use crate::config::{Config, LogFormat};
 use crate::{
-    account, app, audit, database, demo, dispatch, logging, pki, profile, quarantine, terminal, traffic,
+    account, app, audit, database, db_status, demo, dispatch, logging, pki, profile, quarantine, terminal,
+    traffic,
 };
 
 /// Runs it. 0: done; 1: it failed, and standard error says why; 2: the command line or the configuration is
@@ -179,6 +180,10 @@ async fn db(command: DbCommand) -> anyhow::Result<()> {
             logging::start(LogFormat::Text, "info")?;
             database::prepare(&config, &database::url(&config).await?).await?;
             println!("the schema is that of this version");
+        }
+        DbCommand::Status { config, json } => {
+            quiet_log()?;
+            db_status::run(&load(config.config.as_deref())?, json).await?;
         }
     }
     Ok(())

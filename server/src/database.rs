@@ -59,7 +59,7 @@ pub(crate) async fn prepare(config: &Config, url: &str) -> anyhow::Result<(Datab
 }
 
 /// With the way out, where there is one.
-fn explained(error: StoreError) -> anyhow::Error {
+pub(crate) fn explained(error: StoreError) -> anyhow::Error {
     let no_database = matches!(
         error,
         StoreError::Unavailable(_) | StoreError::Timeout(_) | StoreError::Login(_) | StoreError::Url(_)

@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 mod config;
 mod database;
+mod db_status;
 mod demo;
 mod dispatch;
 mod downlink;

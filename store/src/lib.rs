@@ -27,6 +27,7 @@ mod scratch;
 mod size;
 mod source;
 mod state;
+mod status;
 #[doc(hidden)]
 pub mod testing;
 mod writer;
@@ -61,4 +62,8 @@ pub use retention::{Kept, Retention};
 pub use scratch::ScratchDatabase;
 pub use size::Counts;
 pub use state::ElevatorState;
+pub use status::{
+    JobStatus, ReplicaStatus, RetentionStatus, RollupStatus, SchemaStatus, ServerStatus, StepStatus,
+    StoreStatus, TableStatus, Warning,
+};
 pub use writer::{CommitReport, Incoming, Item, ReasonLabel, StoreMetrics, Writer};

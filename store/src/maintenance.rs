@@ -21,6 +21,7 @@ use sqlx::postgres::PgConnection;
 use crate::rollup::{aggregate, own};
 use crate::{Database, Edition, StoreError, rollup};
 pub(crate) use budget::Budget;
+pub(crate) use chunks::HYPERTABLE_OF;
 pub use metrics::MaintenanceMetrics;
 pub use step::Step;
 

@@ -19,6 +19,8 @@ use crate::local::LocalDatabase;
 pub use bulk::Bulk;
 
 const URL_VARIABLE: &str = "LIFTWATCH_TEST_DATABASE_URL";
+/// Names a server of the Community edition, with a superuser; Debian has none.
+const COMMUNITY_URL_VARIABLE: &str = "LIFTWATCH_TEST_COMMUNITY_URL";
 /// Names what [`make_template`] does beyond the migrations; raise it when that changes.
 const TEMPLATE_VERSION: u32 = 2;
 /// Any number, the same for all: serialises the making of templates.
@@ -45,6 +47,30 @@ impl TestDatabase {
         execute(&mut admin, format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
         let url = with_database(&server, &name);
         Self { server, name, url }
+    }
+
+    /// Makes one on a server of the Community edition, without a template, whose jobs would be in the way. Where
+    /// none is named, says that `test` is skipped.
+    pub async fn community(test: &str) -> Option<Self> {
+        let Some(server) = std::env::var(COMMUNITY_URL_VARIABLE).ok().filter(|url| !url.is_empty()) else {
+            eprintln!("SKIPPED {test}: {COMMUNITY_URL_VARIABLE} names no server of the Community edition");
+            return None;
+        };
+        let nonce = &uuid::Uuid::new_v4().simple().to_string()[..8];
+        let name = format!("liftwatch_test_community_{}_{nonce}", std::process::id());
+        let mut admin = admin(&server).await;
+        execute(&mut admin, format!("CREATE DATABASE {name}")).await;
+        let url = with_database(&server, &name);
+        let made = Self { server, name, url };
+        let database = Database::connect(&made.url).await.expect("a new database answers");
+        database.migrate().await.expect("the migrations apply");
+        assert_eq!(
+            database.edition().await.expect("the edition can be told"),
+            crate::Edition::Community,
+            "{COMMUNITY_URL_VARIABLE} names a server of the Apache edition"
+        );
+        database.close().await;
+        Some(made)
     }
 
     /// Its URL.

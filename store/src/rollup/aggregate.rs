@@ -21,6 +21,8 @@ use crate::retention::Kept;
 
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
+/// Added before rounding down, it rounds up.
+const ALMOST_HOUR: Duration = Duration::from_micros(3_600_000_000 - 1);
 /// The least a policy may look back: its window must hold two buckets.
 const LOOK_BACK_MIN: Duration = Duration::from_hours(3);
 
@@ -256,7 +258,8 @@ pub(crate) async fn refresh(
         .fetch_one(&mut *connection)
         .await?;
         let Some(oldest) = oldest else { return Ok((windows, false)) };
-        let from = super::hour_of(from.max(oldest.into())).plus(HOUR);
+        // Whole hours only: up to the next one, where it begins within one.
+        let from = super::hour_of(from.max(oldest.into()).plus(ALMOST_HOUR));
         // It may overlap the policies' part: refreshing what is fresh is quick.
         let mut to = super::hour_of(now.minus(config.columnstore_after)).plus(2 * HOUR);
         while from < to {
@@ -273,12 +276,21 @@ pub(crate) async fn refresh(
     Ok((windows, false))
 }
 
-/// How far the aggregates go: the end of what was refreshed last.
+/// How far the aggregates go: to where the last refresh that went well looked, or the newest bucket, if that is
+/// later. Where maintenance has not looked through all older readings, nothing counts as settled.
 pub(crate) async fn reach(connection: &mut PgConnection) -> Result<Reach, sqlx::Error> {
     let rows: Vec<(String, Option<OffsetDateTime>)> = sqlx::query_as(
         "SELECT view_name::text,
-                nullif(_timescaledb_functions.to_timestamp(_timescaledb_functions.cagg_watermark(hypertable.id)),
-                       '-infinity')
+                greatest(
+                    nullif(_timescaledb_functions.to_timestamp(
+                               _timescaledb_functions.cagg_watermark(hypertable.id)), '-infinity'),
+                    (SELECT max(run.last_run_started_at) - make_interval(secs => $1)
+                     FROM timescaledb_information.jobs AS job
+                     JOIN timescaledb_information.job_stats AS run USING (job_id)
+                     WHERE job.proc_name = 'policy_refresh_continuous_aggregate'
+                       AND job.hypertable_name IN (aggregate.view_name, hypertable.table_name)
+                       AND run.last_run_status = 'Success')
+                )
          FROM timescaledb_information.continuous_aggregates AS aggregate
          JOIN _timescaledb_catalog.hypertable
            ON hypertable.schema_name = aggregate.materialization_hypertable_schema
@@ -286,12 +298,32 @@ pub(crate) async fn reach(connection: &mut PgConnection) -> Result<Reach, sqlx::
          WHERE view_name IN ('telemetry_1m', 'telemetry_1h')
            AND view_schema = current_schema()",
     )
-    .fetch_all(connection)
+    .bind(LAG.as_secs_f64())
+    .fetch_all(&mut *connection)
     .await?;
     // Before the first refresh the watermark is the calendar's beginning.
     let known = |wanted: Kept| {
         let row = rows.iter().find(|(name, _)| name == wanted.name());
         row.and_then(|(_, at)| *at).map(Timestamp::from).filter(|at| at.micros() > 0)
     };
-    Ok(Reach { minutes_to: known(Kept::Telemetry1m), hours_to: known(Kept::Telemetry1h), ..Reach::default() })
+    // In a schema of an earlier version nobody has looked.
+    let noted: bool = sqlx::query_scalar("SELECT to_regclass('maintenance_step') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await?;
+    let looked_through: bool = noted
+        && sqlx::query_scalar(
+            "SELECT EXISTS (
+                 SELECT
+                 FROM maintenance_step
+                 WHERE step = 'refresh' AND error IS NULL AND due > started
+             )",
+        )
+        .fetch_one(connection)
+        .await?;
+    Ok(Reach {
+        minutes_to: known(Kept::Telemetry1m),
+        hours_to: known(Kept::Telemetry1h),
+        late_waiting: 0,
+        late_oldest: (!looked_through).then(Timestamp::default),
+    })
 }

@@ -4,6 +4,7 @@
 mod access;
 mod audit;
 mod common;
+mod community;
 mod ledger;
 mod maintenance;
 mod presence;
@@ -11,4 +12,5 @@ mod recovery;
 mod retention;
 mod rollup;
 mod schema;
+mod status;
 mod writer;
