@@ -99,3 +99,25 @@ async fn a_port_in_use_says_which_listener() {
         assert!(error.contains(&name) && error.contains(&address), "{error}");
     }
 }
+
+#[tokio::test]
+async fn db_status_is_for_people_and_for_programs() {
+    let database = TestDatabase::new().await;
+    let status = |arguments: &[&str]| {
+        let output = Command::new(binary())
+            .args(["db", "status"])
+            .args(arguments)
+            .env("LIFTWATCH_DATABASE__URL", database.url())
+            .output()
+            .expect("liftwatch runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let text = status(&[]);
+    for word in ["PostgreSQL", "edition", "telemetry_1h", "rolled up", "KEPT", "MAINTENANCE"] {
+        assert!(text.contains(word), "{word} is missing:\n{text}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&status(&["--json"])).expect("JSON");
+    assert_eq!(json["schema"]["pending"], serde_json::json!([]));
+    assert_eq!(json["retention"][0]["table"], "telemetry");
+}

@@ -137,7 +137,7 @@ fn way_out(entry: &QuarantineRecord) -> String {
             format!("register it (liftwatch terminal add {} --area AREA), then: {retry}", entry.terminal)
         }
         "unknown_topic" => format!("a version of Liftwatch that knows the topic can: {retry}"),
-        "too_old" => format!("set store.retention_days so that it reaches back so far, then: {retry}"),
+        "too_old" => format!("set retention.telemetry so that it reaches back so far, then: {retry}"),
         "future" => format!(
             "its device time lay ahead of its arrival and always will: set the terminal's clock, and \
              liftwatch quarantine drop {id} --yes"

@@ -62,6 +62,8 @@ fn condition(table: Kept) -> &'static str {
             alarm_is_open!(),
             ")"
         ),
+        // By the index of `opened`, which is never later.
+        Kept::FaultPeriod => "AND opened < $1",
         _ => "",
     }
 }
