@@ -152,6 +152,7 @@ pub(super) fn known_keys() -> Vec<String> {
     let mut config = Config::default();
     config.database.url = Some(String::new());
     config.database.home = Some(PathBuf::new());
+    config.ingest.profiles = Some(PathBuf::new());
     config.broker.tls_listen = Some(config.web.listen);
     config.broker.websocket.listen = Some(config.web.listen);
     let tls = &mut config.broker.tls;
