@@ -9,5 +9,6 @@ mod faults;
 
 mod harness;
 mod ingest;
+mod messages;
 mod profiles;
 mod tidy;

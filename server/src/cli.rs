@@ -160,6 +160,9 @@ pub(crate) struct SimulateArgs {
     /// Secrets of the terminals (CSV: terminal_id,secret), as 'liftwatch terminal import --out' writes them
     #[arg(long, value_name = "FILE")]
     pub(crate) secrets: Option<PathBuf>,
+    /// Time between two messages of counters of each terminal, such as 15m; none if absent
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub(crate) statistics: Option<Duration>,
     /// Write every acknowledged (terminal, boot, seq) here
     #[arg(long, value_name = "FILE")]
     pub(crate) acked: Option<PathBuf>,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use domain::{ElevatorId, TerminalId, Timestamp};
-use store::{AccessError, Database, NewTerminal, Rotation, TerminalDetail};
+use store::{AccessError, Database, FaultPeriodRecord, NewTerminal, Rotation, TerminalDetail};
 
 use crate::auth::secret::{self, SECRET_BYTES_MAX, Strength};
 use crate::cli::{ConfigArgs, SecretArgs, TerminalCommand};
@@ -59,8 +59,13 @@ pub(crate) async fn run(command: TerminalCommand) -> anyhow::Result<()> {
             }
         }
         TerminalCommand::Show { id, config } => {
-            let found = open(&config).await?.terminal_show(&id).await;
-            println!("{:#}", as_json(&found.map_err(|error| explained(error, "terminal"))?));
+            let database = open(&config).await?;
+            let found = database.terminal_show(&id).await.map_err(|error| explained(error, "terminal"))?;
+            let mut shown = as_json(&found);
+            let open = database.faults_open(found.elevator_id).await?;
+            shown["faults"] =
+                open.iter().filter(|one| one.terminal_id == found.id).map(fault_as_json).collect();
+            println!("{shown:#}");
         }
         TerminalCommand::Disable { ids, config } => {
             enable(&ids, false, &config).await?;
@@ -216,6 +221,17 @@ fn secret_state(terminal: &TerminalDetail) -> &'static str {
         Some(credential) if credential.previous.is_some() => "rotating",
         Some(_) => "set",
     }
+}
+
+/// A fault that lasts; `clock_skew` is the server's own finding.
+fn fault_as_json(record: &FaultPeriodRecord) -> serde_json::Value {
+    let period = &record.period;
+    serde_json::json!({
+        "code": &*period.code.raw,
+        "slug": period.code.fault.slug,
+        "opened": period.opened,
+        "opened_by": period.opened_by.slug(),
+    })
 }
 
 fn as_line(terminal: &TerminalDetail) -> String {

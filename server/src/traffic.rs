@@ -32,6 +32,7 @@ pub(crate) async fn simulate(arguments: SimulateArgs, cancel: CancellationToken)
         },
         prefix: arguments.prefix,
         acked_file: arguments.acked,
+        statistics: arguments.statistics,
         secrets: secrets(arguments.secrets.as_deref())?,
         ..FleetConfig::default()
     };

@@ -85,6 +85,13 @@ impl CopyBuffer {
         self.0[start..start + 4].copy_from_slice(&len.to_be_bytes());
     }
 
+    pub(crate) fn int8_or_null(&mut self, value: Option<i64>) {
+        match value {
+            Some(value) => self.int8(value),
+            None => self.null(),
+        }
+    }
+
     pub(crate) fn int4_or_null(&mut self, value: Option<i32>) {
         match value {
             Some(value) => self.int4(value),

@@ -12,6 +12,7 @@ mod downlink;
 mod elevator;
 mod ensure;
 mod error;
+mod fault_period;
 mod ledger;
 pub mod local;
 mod maintenance;
@@ -27,6 +28,7 @@ mod scratch;
 mod size;
 mod source;
 mod state;
+mod statistics;
 mod status;
 #[doc(hidden)]
 pub mod testing;
@@ -45,6 +47,7 @@ pub use downlink::{DownlinkFate, DownlinkListener, DownlinkQueueError, DownlinkR
 pub use elevator::{ElevatorRecord, LatestState};
 pub use ensure::Edition;
 pub use error::StoreError;
+pub use fault_period::FaultPeriodRecord;
 pub use ledger::{
     AuditGap, AuditReport, AuditScope, GAPS_NAMED_MAX, GapOutcome, Ledger, LedgerMetrics, LedgerNotes,
     SeqRanges, UsedTwice, message_numbers,
@@ -62,6 +65,7 @@ pub use retention::{Kept, Retention};
 pub use scratch::ScratchDatabase;
 pub use size::Counts;
 pub use state::ElevatorState;
+pub use statistics::{StatisticsTotals, TerminalSegment};
 pub use status::{
     JobStatus, ReplicaStatus, RetentionStatus, RollupStatus, SchemaStatus, ServerStatus, StepStatus,
     StoreStatus, TableStatus, Warning,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use domain::{
     Arrival, ArrivalNo, BootId, Code, ElevatorId, EventBatch, EventState, FaultEvent, FaultKind, Field,
-    Floor, Message, Reading, Seq, TelemetryBatch, TerminalId, Timestamp, fault_by_slug, limits,
+    Floor, Message, Reading, Seq, Statistics, TelemetryBatch, TerminalId, Timestamp, fault_by_slug, limits,
 };
 use futures_util::{Stream, TryStreamExt};
 use sqlx::Row as _;
@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 use crate::rows::{STATE_ACTIVE, sent};
 use crate::{Database, Incoming, StoreError};
 
-/// Messages that arrived after `after`, in the order of arrival. Reads from the server as it goes, over two
+/// Messages that arrived after `after`, in the order of arrival. Reads from the server as it goes, over three
 /// connections of the pool, so memory stays flat however many there are.
 pub fn rows_after(database: &Database, after: ArrivalNo) -> Recovery {
     let readings = sqlx::query(
@@ -43,9 +43,20 @@ pub fn rows_after(database: &Database, after: ArrivalNo) -> Recovery {
          WHERE fault.arrival_no > $1
          ORDER BY fault.arrival_no, fault.item",
     );
+    let statistics = sqlx::query(
+        "SELECT statistics.arrival_no, statistics.arrived, statistics.elevator_id, source.terminal_id, source.boot,
+                statistics.time, statistics.seq, statistics.age_ms, statistics.skew_ms,
+                door_open_count, energy_wh, running_s, run_count, rope_bend_count, mileage_m, passenger_count,
+                levelling_count, round_trip_count
+         FROM statistics
+         JOIN source USING (source)
+         WHERE statistics.arrival_no > $1
+         ORDER BY statistics.arrival_no",
+    );
     Recovery {
         readings: Side::new(readings.bind(after.0).fetch(database.pool())),
         faults: Side::new(faults.bind(after.0).fetch(database.pool())),
+        statistics: Side::new(statistics.bind(after.0).fetch(database.pool())),
         names: Names::default(),
     }
 }
@@ -54,25 +65,32 @@ pub fn rows_after(database: &Database, after: ArrivalNo) -> Recovery {
 pub struct Recovery {
     readings: Side,
     faults: Side,
+    statistics: Side,
     names: Names,
 }
 
 impl Recovery {
     /// The next message; `None` after the last.
     pub async fn next(&mut self) -> Result<Option<Incoming>, StoreError> {
-        let from_faults = match (self.readings.arrival_no().await?, self.faults.arrival_no().await?) {
-            (None, None) => return Ok(None),
-            (Some(reading), Some(fault)) => fault < reading,
-            (reading, _) => reading.is_none(),
-        };
-        let side = if from_faults { &mut self.faults } else { &mut self.readings };
+        let mut next: Option<(i64, &mut Side, Rebuild)> = None;
+        for (side, rebuild) in [
+            (&mut self.readings, telemetry as Rebuild),
+            (&mut self.faults, events),
+            (&mut self.statistics, counted),
+        ] {
+            if let Some(no) = side.arrival_no().await?
+                && next.as_ref().is_none_or(|(least, ..)| no < *least)
+            {
+                next = Some((no, side, rebuild));
+            }
+        }
+        let Some((_, side, rebuild)) = next else { return Ok(None) };
         let rows = side.message().await?;
         let Some(first) = rows.first() else { return Ok(None) };
         let boot = u32::try_from(first.try_get::<i64, _>("boot")?).map_err(corrupt)?;
         let arrived = timestamp(first, "arrived")?;
         let no = ArrivalNo(first.try_get("arrival_no")?);
-        let message =
-            if from_faults { events(&rows, boot, arrived)? } else { telemetry(&rows, boot, arrived)? };
+        let message = rebuild(&rows, boot, arrived)?;
         Ok(Some(Incoming {
             elevator_id: ElevatorId(first.try_get("elevator_id")?),
             terminal_id: self.names.terminal(first.try_get("terminal_id")?)?,
@@ -90,6 +108,9 @@ impl Recovery {
         Ok(messages)
     }
 }
+
+/// From the rows of one arrival to its message.
+type Rebuild = fn(&[PgRow], u32, Timestamp) -> Result<Message, StoreError>;
 
 /// Rows of one table, looked at one ahead.
 struct Side {
@@ -195,6 +216,17 @@ fn table<T: TryFrom<i64, Error = domain::RangeError>>(number: Field<i16>) -> Res
         Field::Unknown => Field::Unknown,
         Field::Absent => Field::Absent,
     })
+}
+
+fn counted(rows: &[PgRow], boot: u32, arrived: Timestamp) -> Result<Message, StoreError> {
+    let row = rows.first().ok_or_else(|| StoreError::Corrupt("a message without rows".to_owned()))?;
+    Ok(Message::Statistics(Statistics {
+        boot: BootId(boot),
+        sent: transmitted(rows, arrived)?,
+        seq: Seq(row.try_get("seq")?),
+        time: timestamp(row, "time")?,
+        counters: crate::statistics::counters(row)?,
+    }))
 }
 
 fn events(rows: &[PgRow], boot: u32, arrived: Timestamp) -> Result<Message, StoreError> {

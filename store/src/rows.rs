@@ -2,6 +2,7 @@
 
 mod fault;
 mod reading;
+mod statistics;
 
 use std::fmt::Write as _;
 
@@ -13,6 +14,7 @@ use crate::quarantine::{QuarantineEntry, QuarantineReason};
 
 pub(crate) use fault::{FaultRow, STATE_ACTIVE};
 pub(crate) use reading::{ReadingRow, sent};
+pub(crate) use statistics::StatisticsRow;
 
 /// What makes a row the row it is. Orders as the primary keys do. `code` is empty for readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,7 +57,7 @@ impl Origin<'_> {
         entry.arrived_as(self.arrival.no).numbered(self.terminal_id, self.boot, numbers)
     }
 
-    fn age_ms(&self, time: Timestamp) -> Option<i32> {
+    pub(crate) fn age_ms(&self, time: Timestamp) -> Option<i32> {
         self.sent.map(|sent| bounded_ms(sent, time))
     }
 

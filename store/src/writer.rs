@@ -24,7 +24,7 @@ use sqlx::postgres::PgConnection;
 use crate::copy::CopyBuffer;
 use crate::quarantine::{QuarantineEntry, quarantine_insert};
 use crate::source::Sources;
-use crate::{Database, Edition, LedgerNotes, StoreError, rollup};
+use crate::{Database, Edition, LedgerNotes, StoreError, fault_period, rollup};
 use batch::Batch;
 pub use metrics::{ReasonLabel, StoreMetrics};
 
@@ -72,6 +72,7 @@ pub struct Writer {
     database: Database,
     metrics: Arc<StoreMetrics>,
     sources: Sources,
+    clocks: fault_period::Clocks,
     session: Option<Session>,
     ledger: Option<LedgerNotes>,
 }
@@ -88,7 +89,14 @@ struct Session {
 impl Writer {
     /// Connects when first used.
     pub fn new(database: &Database, metrics: Arc<StoreMetrics>) -> Self {
-        Self { database: database.clone(), metrics, sources: Sources::default(), session: None, ledger: None }
+        Self {
+            database: database.clone(),
+            metrics,
+            sources: Sources::default(),
+            clocks: fault_period::Clocks::default(),
+            session: None,
+            ledger: None,
+        }
     }
 
     /// Tells the ledger what it commits.
@@ -154,9 +162,18 @@ impl Writer {
         for rows in batch::windows(readings, config.chunk_interval) {
             path::store(session, &rows, &mut batch.quarantine, &mut report).await?;
         }
+        let told = fault_period::told(&batch.faults);
+        let stored_before = report.rows_stored;
+        let fault_rows = batch.faults.len() as u64;
         path::lists_dedupe(&mut session.connection, &mut batch.faults, &mut report).await?;
         let faults = batch::unique(&mut batch.faults, &mut batch.quarantine, &mut report);
         for rows in batch::windows(faults, Duration::from_hours(7 * 24)) {
+            path::store(session, &rows, &mut batch.quarantine, &mut report).await?;
+        }
+        let all_new = report.rows_stored - stored_before == fault_rows;
+        fault_period::follow(&mut session.connection, told, all_new).await?;
+        let statistics = batch::unique(&mut batch.statistics, &mut batch.quarantine, &mut report);
+        for rows in batch::windows(statistics, Duration::from_hours(7 * 24)) {
             path::store(session, &rows, &mut batch.quarantine, &mut report).await?;
         }
         if self.database.edition_known() == Some(Edition::Apache) {
@@ -167,6 +184,9 @@ impl Writer {
         }
         path::gaps_insert(&mut session.connection, &batch.gaps).await?;
         path::told_insert(&mut session.connection, &batch.told).await?;
+        if let Some(skewed) = self.clocks.follow(&mut session.connection, messages()).await? {
+            self.metrics.clock_skewed.set(skewed);
+        }
         if !batch.quarantine.is_empty() {
             quarantine_insert(&mut session.connection, &batch.quarantine).await?;
             report.quarantined = batch.quarantine.len() as u64;

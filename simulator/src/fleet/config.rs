@@ -76,6 +76,8 @@ pub struct FleetConfig {
     pub outbox_max: usize,
     /// Seconds between readings of a parked lift.
     pub heartbeat: Duration,
+    /// Between two messages of statistics of a terminal; `None`: none.
+    pub statistics: Option<Duration>,
     /// MQTT keep-alive.
     pub keep_alive: Duration,
     /// Connects a second at the start.
@@ -119,6 +121,7 @@ impl Default for FleetConfig {
             window: defaults.window,
             outbox_max: defaults.outbox_max,
             heartbeat: defaults.heartbeat,
+            statistics: None,
             keep_alive: Duration::from_mins(1),
             connects_per_second: 1_000.0,
             backoff_max: Duration::from_secs(5),
@@ -159,6 +162,7 @@ impl FleetConfig {
                 self.outbox_max.max(2 * self.window * self.backlog_batch)
             },
             backlog_batch: self.backlog_batch.max(1),
+            statistics: self.statistics,
             ..Settings::default()
         }
     }

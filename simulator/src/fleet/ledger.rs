@@ -39,7 +39,7 @@ impl Ledger {
         if state.error.is_some() {
             return;
         }
-        let kind = if delivered.events { "event" } else { "telemetry" };
+        let kind = delivered.kind.channel();
         let State { file, flushed, error } = &mut *state;
         let mut write = || {
             for seq in &delivered.seqs {

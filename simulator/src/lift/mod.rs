@@ -105,6 +105,21 @@ enum Phase {
     Held,
 }
 
+/// What a lift has done since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Tally {
+    /// Runs begun.
+    pub runs: u64,
+    /// Times the door opened.
+    pub door_openings: u64,
+    /// People who boarded.
+    pub passengers: u64,
+    /// How far it ran, up and down; a run that was cut short counts whole.
+    pub travelled_m: f64,
+    /// How long.
+    pub running: Duration,
+}
+
 /// One journey of a group.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Trip {
@@ -134,7 +149,7 @@ pub struct Lift {
     calls: VecDeque<Call>,
     next_call: Timestamp,
     trouble: Trouble,
-    runs: u64,
+    tally: Tally,
 }
 
 impl Lift {
@@ -160,7 +175,7 @@ impl Lift {
             calls: VecDeque::new(),
             next_call,
             trouble: Trouble::default(),
-            runs: 0,
+            tally: Tally::default(),
         }
     }
 
@@ -176,7 +191,12 @@ impl Lift {
 
     /// Runs begun so far.
     pub fn runs(&self) -> u64 {
-        self.runs
+        self.tally.runs
+    }
+
+    /// What it has done so far.
+    pub fn tally(&self) -> Tally {
+        self.tally
     }
 
     /// When something will next change by itself; a driver that stops there misses nothing.
@@ -280,6 +300,7 @@ impl Lift {
 
     fn open(&mut self) {
         self.door = DoorState::Opening;
+        self.tally.door_openings += 1;
         self.enter(Phase::Opening, Some(DOOR_OPENING));
     }
 
@@ -298,8 +319,11 @@ impl Lift {
     fn run(&mut self, limits: Limits) {
         let distance = self.spec.level(self.target) - self.motion().position;
         let profile = Profile::new(distance, limits);
-        self.runs += 1;
-        self.enter(Phase::Moving(profile), Some(Duration::from_secs_f64(profile.duration())));
+        let lasting = Duration::from_secs_f64(profile.duration());
+        self.tally.runs += 1;
+        self.tally.running += lasting;
+        self.tally.travelled_m += distance.abs();
+        self.enter(Phase::Moving(profile), Some(lasting));
     }
 
     fn end_phase(&mut self) {
@@ -386,6 +410,7 @@ impl Lift {
             && trip.call.from == self.target
         {
             trip.boarded = true;
+            self.tally.passengers += u64::from(trip.call.people);
             (self.people, self.load_kg) = (trip.call.people, trip.call.weight_kg);
         }
     }

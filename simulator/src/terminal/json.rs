@@ -1,6 +1,6 @@
 //! The open JSON of `docs/wire.md`, for terminals without protobuf.
 
-use domain::{EventBatch, EventState, Field, Passengers, Reading, TelemetryBatch};
+use domain::{Counter, EventBatch, EventState, Field, Passengers, Reading, Statistics, TelemetryBatch};
 use serde_json::{Map, Value, json};
 
 fn put<T: Into<Value>>(object: &mut Map<String, Value>, name: &str, field: Field<T>) {
@@ -49,6 +49,22 @@ pub(crate) fn telemetry(batch: &TelemetryBatch) -> Vec<u8> {
     }
     if let Some((from, to)) = batch.dropped {
         object["dropped"] = json!({"from": from, "to": to});
+    }
+    object.to_string().into_bytes()
+}
+
+pub(crate) fn statistics(statistics: &Statistics) -> Vec<u8> {
+    let mut object =
+        json!({"boot": statistics.boot.0, "seq": statistics.seq.0, "time": statistics.time.to_string()});
+    if let Some(sent) = statistics.sent {
+        object["sent"] = sent.to_string().into();
+    }
+    for (counter, value) in statistics.counters.iter() {
+        match counter {
+            Counter::EnergyWh => object["energy_kwh"] = (value as f64 / 1_000.0).into(),
+            Counter::RunningS => object["total_hours"] = (value as f64 / 3_600.0).into(),
+            _ => object[counter.slug()] = value.into(),
+        }
     }
     object.to_string().into_bytes()
 }

@@ -12,13 +12,17 @@ mod outbox;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{Area, BootId, Code, EventBatch, FaultEvent, Seq, TelemetryBatch, TerminalId, Timestamp};
+use domain::{
+    Area, BootId, Code, Counter, Counters, EventBatch, FaultEvent, Seq, Statistics, TelemetryBatch,
+    TerminalId, Timestamp,
+};
 
 use crate::fault::{Fault, Truth};
 use crate::lift::{Codes, Lift, Observation};
 use outage::Outage;
 use outbox::{Entry, Item, Outbox, Sent};
 
+pub use outbox::Kind;
 pub use settings::{Format, Pace, Qos, Settings};
 
 mod settings;
@@ -47,8 +51,8 @@ pub struct Delivered {
     pub made: Option<Timestamp>,
     /// Boot of its entries.
     pub boot: u32,
-    /// Events, else readings.
-    pub events: bool,
+    /// Which kind.
+    pub kind: Kind,
     /// Their sequence numbers.
     pub seqs: Vec<i64>,
 }
@@ -66,7 +70,7 @@ enum Greeting {
 pub struct Terminal {
     settings: Arc<Settings>,
     id: TerminalId,
-    topics: [Arc<str>; 2],
+    topics: [Arc<str>; 3],
     lift: Lift,
     boot: u32,
     seq: i64,
@@ -78,6 +82,9 @@ pub struct Terminal {
     said: Observation,
     /// The next reading that is due by the clock.
     next_reading: Timestamp,
+    next_statistics: Option<Timestamp>,
+    /// What its lift had counted when this terminal began to count.
+    counted_before: Counters,
     connected: bool,
     greeting: Greeting,
     dropped: u64,
@@ -97,10 +104,12 @@ impl Terminal {
         let suffix = if settings.format == Format::Json { ".json" } else { "" };
         let topic = |kind| Arc::from(format!("lift/v1/{area}/{id}/{kind}{suffix}"));
         Self {
-            topics: [topic("telemetry"), topic("event")],
+            topics: [Kind::Telemetry, Kind::Event, Kind::Statistics].map(|kind| topic(kind.channel())),
             outbox: Outbox::new(settings.outbox_max.max(2 * settings.window)),
             outage: None,
             said: lift.observe(),
+            next_statistics: settings.statistics.map(|period| first.plus(period)),
+            counted_before: counters(&lift),
             settings,
             id,
             lift,
@@ -184,9 +193,15 @@ impl Terminal {
         (self.boot, self.seq) = (boot, 0);
     }
 
+    /// Its counters begin at nothing, as those of a new or a reset terminal do.
+    pub fn reset_counters(&mut self) {
+        self.counted_before = counters(&self.lift);
+    }
+
     /// When [`Terminal::tick`] has something to do by itself; `None` while resting.
     pub fn next_due(&self) -> Option<Timestamp> {
-        (!self.resting).then(|| self.lift.next_change().min(self.next_reading))
+        let clock = self.next_statistics.map_or(self.next_reading, |due| due.min(self.next_reading));
+        (!self.resting).then(|| self.lift.next_change().min(clock))
     }
 
     /// Brings lift and terminal to `now`; readings and events on the way go to the outbox.
@@ -199,10 +214,22 @@ impl Terminal {
         while let Some(due) = self.next_due().filter(|due| *due <= now) {
             self.lift.advance(due);
             self.look(due);
+            self.count(due);
         }
         if !self.resting {
             self.lift.advance(now);
         }
+    }
+
+    fn count(&mut self, now: Timestamp) {
+        let Some(period) = self.settings.statistics else { return };
+        if self.next_statistics.is_none_or(|due| due > now) {
+            return;
+        }
+        self.next_statistics = Some(now.plus(period));
+        let before = self.counted_before;
+        let since = |(counter, value): (Counter, i64)| (counter, value - before.get(counter).unwrap_or(0));
+        self.push(Item::Counted(counters(&self.lift).iter().map(since).collect()), now);
     }
 
     fn look(&mut self, now: Timestamp) {
@@ -283,14 +310,18 @@ impl Terminal {
             self.greeting = Greeting::Active;
         }
         let pkid = sent.pkid;
-        let events = sent.entries.first().is_some_and(|entry| entry.item.is_event());
+        let kind = sent.entries.first().map_or(Kind::Telemetry, |entry| entry.item.kind());
         // Device times are this clock's, also of what it wrote down long ago.
         let voice = Voice { format: self.settings.format, skew: self.skew, now };
         let prev = self.prev_boot_last_seq.filter(|_| sent.entries.iter().all(|one| one.boot == self.boot));
         let outgoing = Outgoing {
-            topic: self.topics[usize::from(events)].clone(),
+            topic: self.topics[kind as usize].clone(),
             pkid,
-            payload: if events { voice.events(sent) } else { voice.telemetry(sent, prev) },
+            payload: match kind {
+                Kind::Telemetry => voice.telemetry(sent, prev),
+                Kind::Event => voice.events(sent),
+                Kind::Statistics => voice.statistics(sent),
+            },
             items: sent.entries.len(),
             resent: sent.entries.iter().any(|entry| entry.sent_before),
         };
@@ -325,19 +356,35 @@ impl Terminal {
     pub fn acknowledged(&mut self, pkid: u16) -> Option<Delivered> {
         let sent = self.outbox.acknowledge(pkid)?;
         let first = sent.entries.first();
-        let events = first.is_some_and(|entry| entry.item.is_event());
+        let kind = first.map_or(Kind::Event, |entry| entry.item.kind());
         let boot = first.map_or(self.boot, |entry| entry.boot);
-        if first.is_some() && !events && boot == self.boot {
+        if first.is_some() && kind == Kind::Telemetry && boot == self.boot {
             self.prev_boot_last_seq = None;
         }
         Some(Delivered {
             sent: sent.at,
             made: first.map(|entry| entry.at),
             boot,
-            events,
+            kind,
             seqs: sent.entries.iter().map(|entry| entry.seq).collect(),
         })
     }
+}
+
+/// What a lift has counted, in the units of the wire. Energy is a rough figure: 1.5 Wh a metre.
+fn counters(lift: &Lift) -> Counters {
+    let tally = lift.tally();
+    let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    [
+        (Counter::DoorOpenCount, whole(tally.door_openings)),
+        (Counter::EnergyWh, (tally.travelled_m * 1.5) as i64),
+        (Counter::RunningS, whole(tally.running.as_secs())),
+        (Counter::RunCount, whole(tally.runs)),
+        (Counter::MileageM, tally.travelled_m as i64),
+        (Counter::PassengerCount, whole(tally.passengers)),
+    ]
+    .into_iter()
+    .collect()
 }
 
 /// How a terminal writes: its format, its clock, the moment of transmission.
@@ -354,7 +401,7 @@ impl Voice {
             match &entry.item {
                 Item::State { seen, before: None } => Some(seen.reading(seq, at)),
                 Item::State { seen, before: Some(before) } => Some(seen.changes(before, seq, at)),
-                Item::Event { .. } => None,
+                Item::Event { .. } | Item::Counted(_) => None,
             }
         };
         let batch = TelemetryBatch {
@@ -382,6 +429,25 @@ impl Voice {
             events: sent.entries.iter().filter_map(event).collect(),
             active: None,
         })
+    }
+
+    fn statistics(&self, sent: &Sent) -> Vec<u8> {
+        let first = sent.entries.first();
+        let counters = match first.map(|entry| &entry.item) {
+            Some(Item::Counted(counters)) => *counters,
+            _ => Counters::default(),
+        };
+        let statistics = Statistics {
+            boot: BootId(first.map_or(0, |entry| entry.boot)),
+            sent: Some(self.now.plus(self.skew)),
+            seq: Seq(first.map_or(0, |entry| entry.seq)),
+            time: first.map_or(self.now, |entry| entry.at).plus(self.skew),
+            counters,
+        };
+        match self.format {
+            Format::Protobuf => proto::encode::statistics(&statistics),
+            Format::Json => json::statistics(&statistics),
+        }
     }
 
     fn active(&self, boot: u32, codes: Codes) -> Vec<u8> {

@@ -6,12 +6,34 @@
 
 use std::collections::VecDeque;
 
-use domain::{EventState, Timestamp};
+use domain::{Counters, EventState, Timestamp};
 
 use crate::lift::Observation;
 
 /// Gaps told apart; a further one is joined with the last, so that the list cannot grow.
 const GAPS_MAX: usize = 64;
+
+/// Entries of one kind share a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Readings.
+    Telemetry,
+    /// Events.
+    Event,
+    /// Counters.
+    Statistics,
+}
+
+impl Kind {
+    /// Its topic; also its word in the ledger of acknowledgements.
+    pub fn channel(self) -> &'static str {
+        match self {
+            Kind::Telemetry => "telemetry",
+            Kind::Event => "event",
+            Kind::Statistics => "stats",
+        }
+    }
+}
 
 /// What an entry says.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,11 +42,17 @@ pub(crate) enum Item {
     State { seen: Observation, before: Option<Box<Observation>> },
     /// A fault began or ended.
     Event { code: &'static str, state: EventState },
+    /// What was counted; goes alone.
+    Counted(Counters),
 }
 
 impl Item {
-    pub(crate) fn is_event(&self) -> bool {
-        matches!(self, Item::Event { .. })
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Item::State { .. } => Kind::Telemetry,
+            Item::Event { .. } => Kind::Event,
+            Item::Counted(_) => Kind::Statistics,
+        }
     }
 }
 
@@ -48,7 +76,7 @@ pub(crate) struct Gap {
     pub(crate) to: i64,
 }
 
-/// A message on its way: entries of one boot, all readings or all events, in order. None at all in a list of
+/// A message on its way: entries of one boot and one kind, in order. None at all in a list of
 /// active faults, which is made anew at each connect.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Sent {
@@ -127,15 +155,17 @@ impl Outbox {
         let (queue, most) =
             if self.live.is_empty() { (&mut self.backlog, backlog_max) } else { (&mut self.live, live_max) };
         let first = queue.front()?;
-        let (boot, events) = (first.boot, first.item.is_event());
-        let alike = |entry: &&Entry| entry.boot == boot && entry.item.is_event() == events;
+        let (boot, kind) = (first.boot, first.item.kind());
+        let alike = |entry: &&Entry| entry.boot == boot && entry.item.kind() == kind;
+        let most = if kind == Kind::Statistics { 1 } else { most };
         let count = queue.iter().take(most.max(1).min(room)).take_while(alike).count();
         if count == 0 {
             return None;
         }
         let entries: Vec<Entry> = queue.drain(..count).collect();
         // Only telemetry has a place for it.
-        let told = if events { None } else { self.gaps.iter().position(|gap| gap.boot == boot) };
+        let told =
+            if kind != Kind::Telemetry { None } else { self.gaps.iter().position(|gap| gap.boot == boot) };
         let gap = told.and_then(|index| self.gaps.remove(index));
         self.inflight_entries += count;
         Some(self.depart(entries, gap, now))

@@ -92,6 +92,8 @@ pub struct Settings {
     pub live_batch: usize,
     /// Readings in one message of a backlog.
     pub backlog_batch: usize,
+    /// Between two messages of statistics; `None`: none.
+    pub statistics: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -107,6 +109,7 @@ impl Default for Settings {
             outbox_max: 2_000,
             live_batch: 1,
             backlog_batch: 100,
+            statistics: None,
         }
     }
 }

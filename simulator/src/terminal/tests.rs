@@ -186,6 +186,40 @@ fn json_says_the_same_as_protobuf() {
     assert_eq!(there["codes"], serde_json::json!([]));
 }
 
+#[test]
+fn counters_are_told_by_the_clock_grow_and_begin_anew_after_a_reset() {
+    for format in [Format::Protobuf, Format::Json] {
+        let statistics = Some(Duration::from_mins(15));
+        let mut terminal = terminal(9, Settings { format, statistics, ..Settings::default() });
+        terminal.connected(start());
+        let mut told = Vec::new();
+        let mut seqs = BTreeSet::new();
+        for quarter in 1..=8_u32 {
+            if quarter == 5 {
+                terminal.reset_counters();
+            }
+            let now = start().plus(Duration::from_mins(15) * quarter + Duration::from_mins(2));
+            terminal.tick(now);
+            for message in drain(&mut terminal, now).iter().filter(|one| one.topic.contains("/stats")) {
+                let (seq, runs) = match format {
+                    Format::Protobuf => {
+                        let counted = proto::decode::statistics(&message.payload).unwrap();
+                        (counted.seq.0, counted.counters.get(Counter::RunCount).unwrap())
+                    }
+                    Format::Json => {
+                        let counted: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
+                        (counted["seq"].as_i64().unwrap(), counted["run_count"].as_i64().unwrap())
+                    }
+                };
+                assert!(seqs.insert(seq), "{seq} comes once");
+                told.push(runs);
+            }
+        }
+        assert!(told.len() >= 7, "{told:?}");
+        assert_eq!(told.windows(2).filter(|pair| pair[1] < pair[0]).count(), 1, "one reset in {told:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 

@@ -11,7 +11,7 @@ use super::note::{Run, Waiting};
 use crate::{Database, StoreError};
 
 /// Tables whose rows carry sequence numbers of terminals. Readings, events and statistics share one counter.
-pub(crate) const NUMBERED: &[&str] = &["telemetry", "fault"];
+pub(crate) const NUMBERED: &[&str] = &["telemetry", "fault", "statistics"];
 /// Memory of a sort in the server before it goes to its disk.
 pub(crate) const WORK_MEM: &str = "64MB";
 /// Runs in one statement.

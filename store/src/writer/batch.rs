@@ -9,15 +9,16 @@ use domain::{ElevatorId, Message, SourceId, Timestamp};
 use super::{CommitReport, Incoming, Item};
 use crate::ledger::Note;
 use crate::quarantine::{QuarantineEntry, QuarantineReason};
-use crate::rows::{FaultRow, Origin, ReadingRow, Row};
+use crate::rows::{FaultRow, Origin, ReadingRow, Row, StatisticsRow};
 use crate::source::Sources;
-use crate::{SeqRanges, StoreError, rollup};
+use crate::{StoreError, rollup};
 
 /// The rows of a batch, in the order of arrival.
 #[derive(Debug, Default)]
 pub(super) struct Batch<'a> {
     pub(super) readings: Vec<ReadingRow<'a>>,
     pub(super) faults: Vec<FaultRow<'a>>,
+    pub(super) statistics: Vec<StatisticsRow<'a>>,
     pub(super) gaps: Vec<Gap>,
     pub(super) told: Vec<Told>,
     /// For the ledger, once all of it is committed.
@@ -117,13 +118,11 @@ impl<'a> Batch<'a> {
             }
             Message::Statistics(statistics) => {
                 self.note.row(source, elevator, statistics.seq, statistics.time);
-                let (terminal, reason) = (incoming.terminal_id.as_str(), QuarantineReason::Refused);
-                let (detail, payload) = ("counters are not stored yet", format!("{statistics:?}"));
-                let entry =
-                    QuarantineEntry::new(arrived, terminal, "stats", reason, detail, payload.as_bytes());
-                let numbers = SeqRanges::range(statistics.seq.0, statistics.seq.0);
-                let (terminal, no) = (&incoming.terminal_id, incoming.arrival.no);
-                self.quarantine.push(entry.arrived_as(no).numbered(terminal, statistics.boot, numbers));
+                let row = StatisticsRow { origin, statistics };
+                match refusal(statistics.time, arrived, retention) {
+                    None => self.statistics.push(row),
+                    Some((reason, detail)) => self.quarantine.push(row.quarantined(reason, detail)),
+                }
             }
         }
     }

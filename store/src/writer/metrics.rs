@@ -3,6 +3,7 @@
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
@@ -18,6 +19,8 @@ pub struct StoreMetrics {
     pub rows_repeated: Counter,
     /// Things put into quarantine.
     pub quarantined: Family<ReasonLabel, Counter>,
+    /// Terminals whose clock is off now.
+    pub clock_skewed: Gauge,
     /// Batches committed.
     pub commits: Counter,
     /// Batches that needed more than the one COPY: redelivered or refused rows, late backlogs.
@@ -41,6 +44,7 @@ impl Default for StoreMetrics {
             rows_stored: Counter::default(),
             rows_repeated: Counter::default(),
             quarantined: Family::default(),
+            clock_skewed: Gauge::default(),
             commits: Counter::default(),
             commits_detoured: Counter::default(),
             failures: Counter::default(),
@@ -61,6 +65,7 @@ impl StoreMetrics {
         registry.register("rows_stored", "New rows committed", metrics.rows_stored.clone());
         registry.register("rows_repeated", "Rows that were there already", metrics.rows_repeated.clone());
         registry.register("quarantined", "Things put into quarantine", metrics.quarantined.clone());
+        registry.register("clock_skewed", "Terminals whose clock is off now", metrics.clock_skewed.clone());
         registry.register("commits", "Batches committed", metrics.commits.clone());
         registry.register(
             "commits_detoured",

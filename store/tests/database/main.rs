@@ -7,6 +7,7 @@ mod common;
 mod community;
 mod ledger;
 mod maintenance;
+mod messages;
 mod presence;
 mod recovery;
 mod retention;

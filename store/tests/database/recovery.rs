@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use domain::{
-    Arrival, ArrivalNo, BootId, CarStatus, Code, Direction, DoorState, ElevatorId, EventBatch, EventState,
-    FAULTS, FaultEvent, Field, Floor, Message, Passengers, Reading, Seq, ServiceMode, TelemetryBatch,
-    Timestamp, fault_by_slug,
+    Arrival, ArrivalNo, BootId, CarStatus, Code, Counter, Direction, DoorState, ElevatorId, EventBatch,
+    EventState, FAULTS, FaultEvent, Field, Floor, Message, Passengers, Reading, Seq, ServiceMode, Statistics,
+    TelemetryBatch, Timestamp, fault_by_slug,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -107,7 +107,17 @@ fn message() -> BoxedStrategy<Message> {
         one_of(&[EventState::Open, EventState::Close, EventState::Once]),
     )
         .prop_map(|(seq, time, code, state)| FaultEvent { seq: Seq(seq), time, code, state });
-    let events = (boot, sent(), proptest::collection::vec(event, 1..5), proptest::option::of(codes()));
+    let events =
+        (boot.clone(), sent(), proptest::collection::vec(event, 1..5), proptest::option::of(codes()));
+    let value = proptest::option::of(0..=domain::limits::COUNTER_MAX);
+    let values = proptest::collection::vec(value, Counter::COUNT);
+    let counted = (boot.clone(), sent(), any::<i64>(), device_time(), values).prop_map(
+        |(boot, sent, seq, time, values)| {
+            let counters = Counter::ALL.into_iter().zip(values);
+            let counters = counters.filter_map(|(counter, value)| Some((counter, value?))).collect();
+            Message::Statistics(Statistics { boot, sent, seq: Seq(seq), time, counters })
+        },
+    );
     prop_oneof![
         telemetry.prop_map(|(boot, sent, readings)| Message::Telemetry(TelemetryBatch {
             boot,
@@ -122,6 +132,7 @@ fn message() -> BoxedStrategy<Message> {
             events,
             active
         })),
+        counted,
     ]
     .boxed()
 }

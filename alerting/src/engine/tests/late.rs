@@ -61,6 +61,28 @@ fn after_a_hole_or_a_reboot_absent_is_unknown() {
     assert_eq!(lift.engine.latest(ELEVATOR).unwrap().car_status, None);
 }
 
+/// Counters take a number of the same counter: what follows them comes after no hole, what is missing before
+/// them is one.
+#[test]
+fn statistics_are_no_hole_and_show_one() {
+    let counted = |lift: &mut Lift, seconds: f64| {
+        lift.seq += 1;
+        let (boot, time) = (domain::BootId(lift.boot), moment(seconds));
+        let counters = [(domain::Counter::RunCount, 7)].into_iter().collect();
+        let seq = domain::Seq(lift.seq);
+        let statistics = domain::Statistics { boot, sent: Some(time), seq, time, counters };
+        lift.at(seconds).message(domain::Message::Statistics(statistics));
+    };
+    let mut lift = Lift::parked();
+    counted(&mut lift, 1.0);
+    lift.at(2.0).people(true);
+    assert_eq!(lift.engine.latest(ELEVATOR).unwrap().car_status, Some(CarStatus::Stopped));
+    lift.seq += 1;
+    counted(&mut lift, 3.0);
+    lift.at(4.0).people(true);
+    assert_eq!(lift.engine.latest(ELEVATOR).unwrap().car_status, None);
+}
+
 #[test]
 fn a_second_terminal_keeps_its_fields_through_the_reboot_of_the_first() {
     let mut lift = Lift::parked();
