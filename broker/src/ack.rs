@@ -9,7 +9,7 @@
 //! by then.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -40,7 +40,7 @@ struct Cell {
 
 #[derive(Debug)]
 enum Target {
-    Window { window: Arc<Window>, seq: u64, bytes: usize },
+    Window { window: Arc<Window>, seq: u64, bytes: usize, grown: AtomicUsize },
     Watcher(Option<oneshot::Sender<bool>>),
 }
 
@@ -48,6 +48,21 @@ impl Ack {
     /// This holder's part is committed.
     pub fn done(mut self) {
         self.done = true;
+    }
+
+    /// The message takes `bytes` more than came over the wire: what it has become is larger. Charged to the
+    /// budget without waiting and given back when the message is settled. False: the budget is overdrawn and
+    /// nothing was charged; whoever made it so large must let go of it.
+    #[must_use = "false: the memory is not there"]
+    pub fn grow(&self, bytes: usize) -> bool {
+        let Target::Window { window, bytes: taken, grown, .. } = &self.cell.target else { return true };
+        // Alone, even the largest message has a place.
+        let bytes = bytes.min(window.budget.bytes_max().saturating_sub(*taken));
+        let charged = window.budget.charge(bytes);
+        if charged {
+            grown.fetch_add(bytes, Ordering::Relaxed);
+        }
+        charged
     }
 
     /// An ack that belongs to no connection, and the channel that tells whether it was kept (true) or failed.
@@ -80,8 +95,9 @@ impl Drop for Cell {
     fn drop(&mut self) {
         let committed = !self.failed.load(Ordering::Acquire);
         match &mut self.target {
-            Target::Window { window, seq, bytes } => {
+            Target::Window { window, seq, bytes, grown } => {
                 window.budget.give(*bytes);
+                window.budget.release(*grown.get_mut());
                 window.settle(*seq, committed);
             }
             Target::Watcher(sender) => {
@@ -172,7 +188,8 @@ impl Window {
     /// Takes in a message whose `bytes` were taken from the budget before.
     pub(crate) fn accept(self: &Arc<Self>, bytes: usize, fanout: Option<Box<Fanout>>) -> Ack {
         let seq = lock(&self.state).order.push(fanout);
-        Ack::new(Target::Window { window: Arc::clone(self), seq, bytes })
+        let grown = AtomicUsize::new(0);
+        Ack::new(Target::Window { window: Arc::clone(self), seq, bytes, grown })
     }
 
     /// What has settled since the last call.
@@ -215,16 +232,27 @@ impl Window {
 }
 
 /// Bytes of unacknowledged messages over all connections. Full: connections wait, then drop and count.
+///
+/// Messages come in while there is room below the reserve, an eighth of the whole; what they become in memory
+/// ([`Ack::grow`]) may use the reserve too. So memory stays within the bound although nobody knows beforehand
+/// how large a message becomes.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    bytes_max: usize,
+    /// What messages may come in for.
+    admitted_max: usize,
+    reserve: usize,
     free: Semaphore,
+    /// Taken of the reserve.
+    overdrawn: AtomicUsize,
 }
 
 impl Budget {
     pub(crate) fn new(bytes: usize) -> Arc<Self> {
         let bytes_max = bytes.clamp(1 << 16, u32::MAX as usize);
-        Arc::new(Self { bytes_max, free: Semaphore::new(bytes_max) })
+        let reserve = bytes_max / 8;
+        let admitted_max = bytes_max - reserve;
+        let free = Semaphore::new(admitted_max);
+        Arc::new(Self { admitted_max, reserve, free, overdrawn: AtomicUsize::new(0) })
     }
 
     /// Takes `bytes` if they are free.
@@ -242,16 +270,44 @@ impl Budget {
     }
 
     pub(crate) fn give(&self, bytes: usize) {
-        self.free.add_permits(self.permits(bytes) as usize);
+        self.release(self.permits(bytes) as usize);
+    }
+
+    /// Takes `bytes` at once, from the reserve what is not free. False, and nothing is taken: not even there.
+    fn charge(&self, bytes: usize) -> bool {
+        let missing = bytes - self.free.forget_permits(bytes);
+        if missing == 0 {
+            return true;
+        }
+        let before = self.overdrawn.fetch_add(missing, Ordering::AcqRel);
+        if before + missing <= self.reserve {
+            return true;
+        }
+        self.release(bytes);
+        false
+    }
+
+    /// Gives back what was charged; the reserve is filled first.
+    fn release(&self, bytes: usize) {
+        let before = self
+            .overdrawn
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |owed| Some(owed.saturating_sub(bytes)))
+            .unwrap_or_default();
+        self.free.add_permits(bytes - before.min(bytes));
+    }
+
+    fn bytes_max(&self) -> usize {
+        self.admitted_max + self.reserve
     }
 
     pub(crate) fn in_use(&self) -> usize {
-        self.bytes_max.saturating_sub(self.free.available_permits())
+        let admitted = self.admitted_max.saturating_sub(self.free.available_permits());
+        admitted + self.overdrawn.load(Ordering::Acquire)
     }
 
     /// A message larger than the whole budget takes all of it rather than waiting for ever.
     fn permits(&self, bytes: usize) -> u32 {
-        u32::try_from(bytes.min(self.bytes_max)).unwrap_or(u32::MAX)
+        u32::try_from(bytes.min(self.admitted_max)).unwrap_or(u32::MAX)
     }
 }
 
@@ -309,6 +365,29 @@ mod tests {
         assert_eq!(window.take(), Settled { committed: 1, failed: true });
     }
 
+    #[test]
+    fn a_message_that_grows_uses_the_reserve_and_gives_all_back() {
+        let budget = Budget::new(1 << 16);
+        let hub = Hub::idle(HubConfig::default(), Arc::new(Metrics::default()));
+        let window = Window::new(Arc::clone(&budget), hub);
+        let admitted = (1 << 16) / 8 * 7;
+        assert!(budget.try_take(admitted - 10_000));
+        let ack = window.accept(admitted - 10_000, None);
+        assert!(ack.grow(12_000), "2,000 of it from the reserve");
+        assert!(!budget.try_take(1), "nothing more comes in");
+        assert!(!ack.grow(8_000), "more than the reserve");
+        assert_eq!(budget.in_use(), admitted + 2_000, "what was refused is not charged");
+        assert!(ack.grow(6_192), "the reserve to its end");
+        assert_eq!(budget.in_use(), 1 << 16);
+        ack.done();
+        assert_eq!(budget.in_use(), 0);
+        assert!(budget.try_take(admitted) && !budget.try_take(1), "the reserve is kept");
+        let alone = window.accept(admitted, None);
+        assert!(alone.grow(1 << 30), "larger than all there is, but alone");
+        drop(alone);
+        assert_eq!(budget.in_use(), 0);
+    }
+
     #[tokio::test]
     async fn a_watched_ack_tells_its_fate() {
         let (ack, fate) = Ack::watched();
@@ -320,6 +399,26 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_budget_is_never_exceeded_and_always_whole_in_the_end(
+            steps in prop::collection::vec((any::<bool>(), 1..40_000_usize), 1..60),
+        ) {
+            let budget = Budget::new(1 << 16);
+            let (mut taken, mut charged) = (Vec::new(), Vec::new());
+            for (grows, bytes) in steps {
+                match grows {
+                    true if budget.charge(bytes) => charged.push(bytes),
+                    false if budget.try_take(bytes) => taken.push(bytes),
+                    _ => { charged.pop().inspect(|bytes| budget.release(*bytes)); }
+                }
+                prop_assert_eq!(budget.in_use(), taken.iter().chain(&charged).sum::<usize>());
+                prop_assert!(budget.in_use() <= 1 << 16);
+            }
+            for bytes in taken { budget.give(bytes); }
+            for bytes in charged { budget.release(bytes); }
+            prop_assert_eq!(budget.in_use(), 0);
+        }
+
         #[test]
         fn order_gives_back_all_in_order_whatever_the_order_of_settling(
             priorities in prop::collection::vec(any::<u32>(), 1..50),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BootId, FaultKind, Reading, Seq, Statistics, Timestamp, fault_by_slug};
+use crate::{BootId, FaultKind, Field, Reading, Seq, Statistics, Timestamp, fault_by_slug};
 
 /// A fault, event or alarm code: what the terminal sent, and what it means to us. A code that its profile
 /// does not know means [`FaultKind`] `unknown_code`; the raw text is kept.
@@ -142,6 +142,24 @@ impl Message {
         }
     }
 
+    /// About how many bytes of memory it holds, with what it allocated: for budgets. Never much less than the
+    /// truth; raw codes that share their text are counted each.
+    pub fn memory(&self) -> usize {
+        let held = match self {
+            Message::Telemetry(batch) => {
+                let codes: usize = batch.readings.iter().map(codes_memory).sum();
+                batch.readings.capacity() * size_of::<Reading>() + codes
+            }
+            Message::Event(batch) => {
+                let raw: usize = batch.events.iter().map(|event| text_memory(&event.code)).sum();
+                let active = batch.active.as_ref().map_or(0, code_list_memory);
+                batch.events.capacity() * size_of::<FaultEvent>() + raw + active
+            }
+            Message::Statistics(_) => 0,
+        };
+        size_of::<Self>() + ALLOCATION + held
+    }
+
     /// Terminal clock at transmission.
     pub fn sent(&self) -> Option<Timestamp> {
         match self {
@@ -149,5 +167,51 @@ impl Message {
             Message::Event(batch) => batch.sent,
             Message::Statistics(statistics) => statistics.sent,
         }
+    }
+}
+
+/// What an allocation costs beside its bytes: the allocator's header, and the counters of an `Arc`.
+const ALLOCATION: usize = 32;
+
+fn text_memory(code: &Code) -> usize {
+    code.raw.len() + ALLOCATION
+}
+
+fn code_list_memory(codes: &Vec<Code>) -> usize {
+    codes.capacity() * size_of::<Code>() + ALLOCATION + codes.iter().map(text_memory).sum::<usize>()
+}
+
+fn codes_memory(reading: &Reading) -> usize {
+    match &reading.codes {
+        Field::Known(codes) if codes.capacity() > 0 => code_list_memory(codes),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn telemetry(readings: Vec<Reading>) -> Message {
+        let boot = BootId(1);
+        Message::Telemetry(TelemetryBatch {
+            boot,
+            sent: None,
+            prev_boot_last_seq: None,
+            dropped: None,
+            readings,
+        })
+    }
+
+    #[test]
+    fn memory_counts_readings_and_their_codes() {
+        let plain = Reading::new(Seq(1), Timestamp::default());
+        let mut coded = plain.clone();
+        coded.codes = Field::Known(vec![Code::canonical("entrapment").unwrap(); 100]);
+        let one = telemetry(vec![plain.clone()]).memory();
+        let thousand = telemetry(vec![plain; 1_000]).memory();
+        assert_eq!(thousand - one, 999 * size_of::<Reading>());
+        let with_codes = telemetry(vec![coded]).memory();
+        assert!(with_codes - one > 100 * size_of::<Code>(), "{with_codes}");
     }
 }

@@ -8,6 +8,9 @@
 //!   rules but neither stored nor acknowledged, and counted; the broker closes the connection, and the
 //!   terminal sends it again.
 //! - messages of terminals that are being registered: the same bound, the same answer.
+//!
+//! What a message becomes when it is decoded is larger than what came over the wire, up to fifty times for a
+//! hostile one. It is charged to the broker's byte budget; where that is overdrawn, the message is shed too.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -339,6 +342,7 @@ impl<S: Sink> Shell<S> {
         self.metrics.decoded(&decoded.message);
         let arrival = self.arrived(publish.arrived_us);
         let message = Arc::new(decoded.message);
+        let fits = publish.ack.grow(message.memory());
         let receipt = IngestReceipt(Some(publish.ack.clone()));
         let observed = Observed::Message {
             elevator_id: record.elevator_id,
@@ -348,6 +352,10 @@ impl<S: Sink> Shell<S> {
             message: message.clone(),
         };
         self.sink.submit(observed, receipt).await;
+        if !fits {
+            self.metrics.shed.inc();
+            return;
+        }
         let incoming = Incoming { elevator_id: record.elevator_id, terminal_id, arrival, message };
         self.queue(record.elevator_id, Item::Message(incoming), publish.ack);
     }

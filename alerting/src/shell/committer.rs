@@ -4,6 +4,10 @@
 //! provisionally after 250 ms, and tries again; receipts resolve after the commit and never before. Saved
 //! states travel in the same queue and are written when everything before them is on disk, on a connection of
 //! their own, so that no alarm behind them waits.
+//!
+//! The queue is bounded by the number of decisions. Full: nothing more is taken in, so the engine waits, ingest
+//! behind it, and the gate pauses its sockets and at last drops, marks and closes them paced. Receipts that only
+//! wait their turn take no place in it: they ride on the last decision before them.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -46,7 +50,8 @@ pub(super) struct Decisions<R> {
     pub(super) number: u64,
     pub(super) events: Vec<AlarmEvent>,
     pub(super) suppressions: Vec<Suppression>,
-    pub(super) receipt: Option<R>,
+    /// Of the input, and of later inputs that decided nothing but must not be acknowledged before it.
+    pub(super) receipts: Vec<R>,
 }
 
 /// How far the committer is, for the engine's task.
@@ -151,14 +156,23 @@ impl<R: Receipt> Committer<R> {
                 }
                 Woken::Committed(connection, result) => self.committed(connection, result),
                 Woken::Saved(connection, count) => self.saved(connection, count),
-                Woken::Job(Some(job)) => {
-                    self.queue.push_back(Waiting { since: Instant::now(), job, announced: vec![] });
-                }
+                Woken::Job(Some(job)) => self.push(job),
                 Woken::Job(None) => open = false,
                 Woken::Show => self.show(),
                 Woken::Retry => self.retry = None,
             }
         }
+    }
+
+    fn push(&mut self, job: Job<R>) {
+        if job.is_empty()
+            && let Some(Waiting { job: Job::Decisions(before), .. }) = self.queue.back_mut()
+            && let Job::Decisions(turn) = job
+        {
+            before.receipts.extend(turn.receipts);
+            return;
+        }
+        self.queue.push_back(Waiting { since: Instant::now(), job, announced: vec![] });
     }
 
     async fn wait(&mut self, open: bool, abandon: &CancellationToken) -> Woken<R> {
@@ -268,9 +282,7 @@ impl<R: Receipt> Committer<R> {
                 self.metrics.commit_seconds.observe(seconds);
             }
             self.progress.committed.fetch_max(decisions.number, Ordering::Release);
-            if let Some(receipt) = decisions.receipt {
-                receipt.done();
-            }
+            decisions.receipts.into_iter().for_each(Receipt::done);
         }
         self.shown = self.shown.saturating_sub(count);
     }
@@ -317,6 +329,11 @@ impl<R: Receipt> Committer<R> {
 }
 
 impl<R> Job<R> {
+    /// Receipts that wait for nothing but their turn.
+    pub(super) fn turns(receipts: Vec<R>) -> Self {
+        Self::Decisions(Decisions { number: 0, events: vec![], suppressions: vec![], receipts })
+    }
+
     fn is_empty(&self) -> bool {
         let Job::Decisions(decisions) = self else { return false };
         decisions.events.is_empty() && decisions.suppressions.is_empty()

@@ -42,6 +42,10 @@ pub(super) struct Driver<R> {
     /// message of theirs decides nothing, but must not be acknowledged before what the first one decided.
     undecided: HashMap<ElevatorId, u64>,
     decisions: u64,
+    /// Receipts that wait their turn until the committer takes something in again. Full, at as many as there
+    /// may be decisions: the engine waits.
+    turns: Vec<R>,
+    turns_max: usize,
     out: Vec<Transition>,
 }
 
@@ -73,6 +77,8 @@ impl<R: Receipt> Driver<R> {
             checkpoint_at: Instant::now() + config.checkpoint_every,
             undecided: HashMap::new(),
             decisions: 0,
+            turns: Vec::new(),
+            turns_max: config.commit_queue_len,
             out: Vec::new(),
         }
     }
@@ -156,6 +162,11 @@ impl<R: Receipt> Driver<R> {
             let wake = (Instant::now() + pause).min(self.checkpoint_at);
             let count = tokio::select! {
                 biased;
+                place = self.jobs.reserve(), if !self.turns.is_empty() => {
+                    let place = place.map_err(|_| Gone)?;
+                    place.send(Job::turns(std::mem::take(&mut self.turns)));
+                    continue;
+                }
                 count = self.inputs.recv_many(&mut batch, INPUT_BATCH) => count,
                 () = std::future::ready(()), if self.saving.is_some() => continue,
                 () = tokio::time::sleep_until(wake) => continue,
@@ -191,10 +202,10 @@ impl<R: Receipt> Driver<R> {
         };
         self.engine.input(input, &mut self.out);
         if self.out.is_empty() {
-            if let Some(receipt) = receipt {
-                self.release(speaker, receipt);
-            }
-            return Ok(());
+            return match receipt {
+                Some(receipt) => self.release(speaker, receipt).await,
+                None => Ok(()),
+            };
         }
         self.hand_on(receipt).await
     }
@@ -209,16 +220,31 @@ impl<R: Receipt> Driver<R> {
     }
 
     /// An input that decided nothing.
-    fn release(&mut self, speaker: Option<ElevatorId>, receipt: R) {
+    async fn release(&mut self, speaker: Option<ElevatorId>, receipt: R) -> Result<(), Gone> {
         let number = speaker.and_then(|elevator_id| self.undecided.get(&elevator_id).copied());
         let committed = self.progress.committed.load(Ordering::Acquire);
         if number.is_none_or(|number| number <= committed) {
             receipt.done();
-            return;
+            return Ok(());
         }
-        let turn = Decisions { number: 0, events: vec![], suppressions: vec![], receipt: Some(receipt) };
-        // Full: dropped undone, so the terminal sends again. Alarms need the room more.
-        let _ = self.jobs.try_send(Job::Decisions(turn));
+        self.turns.push(receipt);
+        if self.turns.len() >= self.turns_max {
+            return self.send_turns().await;
+        }
+        match self.jobs.try_reserve() {
+            Ok(place) => place.send(Job::turns(std::mem::take(&mut self.turns))),
+            Err(mpsc::error::TrySendError::Full(())) => {}
+            Err(mpsc::error::TrySendError::Closed(())) => return Err(Gone),
+        }
+        Ok(())
+    }
+
+    async fn send_turns(&mut self) -> Result<(), Gone> {
+        if self.turns.is_empty() {
+            return Ok(());
+        }
+        let turns = Job::turns(std::mem::take(&mut self.turns));
+        self.jobs.send(turns).await.map_err(|_| Gone)
     }
 
     async fn hand_on(&mut self, receipt: Option<R>) -> Result<(), Gone> {
@@ -235,7 +261,8 @@ impl<R: Receipt> Driver<R> {
             }
         }
         self.metrics.suppressed.inc_by(suppressions.len() as u64);
-        let job = Job::Decisions(Decisions { number, events, suppressions, receipt });
+        let receipts = receipt.into_iter().collect();
+        let job = Job::Decisions(Decisions { number, events, suppressions, receipts });
         self.jobs.send(job).await.map_err(|_| Gone)
     }
 
@@ -284,6 +311,7 @@ impl<R: Receipt> Driver<R> {
 
     /// The last checkpoints: everything, in the order of the data.
     async fn save_all(&mut self) -> Result<(), Gone> {
+        self.send_turns().await?;
         self.note_changes();
         let mut states = self.saving.take().unwrap_or_default();
         while let Some((elevator_id, change)) = self.dirty.pop() {

@@ -16,8 +16,8 @@ impl Receipt for Done {
 
 fn decision(number: u64, events: Vec<AlarmEvent>) -> (Job<Done>, oneshot::Receiver<()>) {
     let (sender, receiver) = oneshot::channel();
-    let receipt = Some(Done(sender));
-    (Job::Decisions(Decisions { number, events, suppressions: vec![], receipt }), receiver)
+    let receipts = vec![Done(sender)];
+    (Job::Decisions(Decisions { number, events, suppressions: vec![], receipts }), receiver)
 }
 
 async fn within<F: Future>(work: F) -> F::Output {
@@ -77,4 +77,31 @@ async fn a_large_decision_is_committed_in_parts() {
     within(committer.run(CancellationToken::new())).await;
     assert!(done.await.is_ok());
     assert_eq!(database.alarm_stream_position().await.unwrap().head, count);
+}
+
+/// Receipts that wait their turn take no place of decisions.
+#[tokio::test]
+async fn a_full_queue_takes_receipts_but_no_decisions() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let metrics = Metrics::register(&mut Registry::default());
+    let (streams, _follower) = Streams::new(database.clone(), Config::default().stream, metrics.clone());
+    let (jobs, queued) = mpsc::channel(16);
+    let config = Config { commit_queue_len: 2, ..Config::default() };
+    let mut committer = Committer::new(queued, &config, &database, streams, Arc::<Progress>::default());
+    let (first, first_done) = decision(1, vec![event(1)]);
+    committer.push(first);
+    let mut turns = Vec::new();
+    for _ in 0..1_000 {
+        let (turn, done) = decision(0, vec![]);
+        committer.push(turn);
+        turns.push(done);
+    }
+    assert_eq!(committer.queue.len(), 1);
+    drop(jobs);
+    within(committer.run(CancellationToken::new())).await;
+    assert!(first_done.await.is_ok());
+    for done in turns {
+        assert!(done.await.is_ok());
+    }
 }
