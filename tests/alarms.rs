@@ -11,7 +11,7 @@ use crate::harness::{Server, eventually, mosquitto_pub, now, within};
 
 type Client = DispatchServiceClient<Channel>;
 
-async fn client(server: &Server) -> Client {
+pub(crate) async fn client(server: &Server) -> Client {
     let address = format!("http://{}", server.addresses.dispatch);
     eventually("the dispatch API answers", async || {
         DispatchServiceClient::connect(address.clone()).await.ok()
@@ -20,14 +20,17 @@ async fn client(server: &Server) -> Client {
 }
 
 /// A fault event of terminal `terminal`; an S1 fault of a controller needs no timer.
-async fn fault(server: &Server, terminal: &str, seq: u32, code: &str, state: &str) {
+pub(crate) async fn fault(server: &Server, terminal: &str, seq: u32, code: &str, state: &str) {
     let payload = format!(r#"{{"boot":1,"seq":{seq},"time":"{}","code":"{code}","state":"{state}"}}"#, now());
     let topic = format!("lift/v1/350102/{terminal}/event.json");
     let published = mosquitto_pub(server.addresses.broker, terminal, &topic, payload.as_bytes()).await;
     assert!(published.status.success(), "{published:?}");
 }
 
-async fn watch(client: &mut Client, resume_after: Option<i64>) -> tonic::Streaming<v1::WatchResponse> {
+pub(crate) async fn watch(
+    client: &mut Client,
+    resume_after: Option<i64>,
+) -> tonic::Streaming<v1::WatchResponse> {
     let request = v1::WatchRequest { resume_after, ..Default::default() };
     client.watch(request).await.expect("watch").into_inner()
 }

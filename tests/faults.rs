@@ -1,26 +1,47 @@
 //! Things break; what was acknowledged is there, once.
 
-use std::collections::HashSet;
+mod away;
+mod disk;
+mod failover;
+mod schema;
+mod slow;
+
 use std::path::Path;
 use std::time::Duration;
 
-use simulator::{Fleet, FleetConfig, FleetHandle, FleetReport, Rate};
-use sqlx::Connection;
+use simulator::{Fleet, FleetConfig, FleetHandle, Rate};
 use store::testing::{TestCluster, TestDatabase};
 
 use crate::harness::{PATIENCE, Server, eventually};
+use crate::reconcile::reconcile;
 
 /// A fleet that sends 1,000 readings a second over 50 connections.
 async fn fleet(server: &Server, ledger: &Path) -> FleetHandle {
-    let config = FleetConfig {
+    fleet_with(server, ledger, |_| {}).await
+}
+
+/// The same, changed.
+async fn fleet_with(server: &Server, ledger: &Path, change: impl FnOnce(&mut FleetConfig)) -> FleetHandle {
+    let mut config = FleetConfig {
         target: server.addresses.broker.to_string(),
         terminals: 50,
         rate: Rate::PerSecond(1_000.0),
         acked_file: Some(ledger.to_owned()),
+        outbox_max: 100_000,
         drain: PATIENCE,
         ..FleetConfig::default()
     };
+    change(&mut config);
     Fleet::start(config).await.expect("the fleet starts")
+}
+
+/// Waits until `/readyz` says that the store is away, and gives its words.
+async fn until_not_ready(server: &Server) -> String {
+    eventually("the server notices", async || {
+        let (status, body) = server.get("/readyz").await;
+        (status == 503).then_some(body)
+    })
+    .await
 }
 
 /// Waits until so many more readings are acknowledged than at the call.
@@ -30,41 +51,6 @@ async fn acked_more(fleet: &FleetHandle, count: u64) {
         (fleet.counters().items_acked >= begin + count).then_some(())
     })
     .await;
-}
-
-/// Every acknowledged (terminal, boot, seq) of telemetry is exactly one row, and there is no other row.
-async fn reconcile(url: &str, report: &FleetReport, ledger: &Path) {
-    assert_eq!(report.unacked, 0, "everything was acknowledged in the end: {report}");
-    let mut connection = sqlx::PgConnection::connect(url).await.expect("connect");
-    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
-        "SELECT terminal_id, boot, seq
-         FROM telemetry
-         JOIN source USING (source)",
-    )
-    .fetch_all(&mut connection)
-    .await
-    .expect("rows");
-    let count = rows.len();
-    let stored: HashSet<_> = rows.into_iter().collect();
-    assert_eq!(stored.len(), count, "no reading twice");
-    assert!(report.ledger_complete);
-    let ledger = std::fs::read_to_string(ledger).expect("the ledger");
-    let mut acked = HashSet::new();
-    for line in ledger.lines().filter(|line| line.ends_with(",telemetry")) {
-        let fields: Vec<_> = line.split(',').collect();
-        let number = |index: usize| fields[index].parse::<i64>().expect("a number");
-        let key = (fields[0].to_owned(), number(1), number(2));
-        assert!(stored.contains(&key), "acknowledged, but not stored: {key:?}");
-        acked.insert(key);
-    }
-    let acked = acked.len();
-    assert!(acked > 2_000, "the load was real: {acked}");
-    assert_eq!(acked, count, "every row was acknowledged");
-    let quarantined: i64 = sqlx::query_scalar("SELECT count(*) FROM quarantine")
-        .fetch_one(&mut connection)
-        .await
-        .expect("count");
-    assert_eq!(quarantined, 0);
 }
 
 #[tokio::test]
@@ -107,7 +93,7 @@ async fn a_database_away_for_five_seconds_loses_nothing() {
     let fleet = fleet(&server, ledger.path()).await;
     acked_more(&fleet, 2_000).await;
     cluster.kill().await;
-    eventually("the server notices", async || (server.get("/readyz").await.0 == 503).then_some(())).await;
+    until_not_ready(&server).await;
     // Five seconds without: the fault itself, not a wait for something.
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(server.get("/livez").await.0, 200, "the server lives on");
@@ -126,7 +112,7 @@ async fn a_stop_while_the_database_is_away_ends_in_time_and_loses_nothing() {
     let fleet = fleet(&server, ledger.path()).await;
     acked_more(&fleet, 2_000).await;
     cluster.kill().await;
-    eventually("the server notices", async || (server.get("/readyz").await.0 == 503).then_some(())).await;
+    until_not_ready(&server).await;
     let status = server.terminate().await;
     assert!(status.success(), "{status}");
     cluster.start().await;

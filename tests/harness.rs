@@ -132,6 +132,8 @@ async fn spawn(
         .args(&how.arguments)
         .arg("--ready-file")
         .arg(&ready)
+        .env_remove("LIFTWATCH_CHAOS_MINUTES")
+        .env_remove("LIFTWATCH_CHAOS_SEED")
         .envs(how.variables.iter().map(|(name, value)| (name, value)))
         .env("LIFTWATCH_DATABASE__URL", database_url)
         .env("LIFTWATCH_BROKER__LISTEN", listen(|known| known.broker))

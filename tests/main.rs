@@ -3,6 +3,7 @@
 mod access;
 mod alarms;
 mod audit;
+mod chaos;
 mod cli;
 mod downlink;
 mod faults;
@@ -11,4 +12,6 @@ mod harness;
 mod ingest;
 mod messages;
 mod profiles;
+mod proxy;
+mod reconcile;
 mod tidy;

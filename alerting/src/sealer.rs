@@ -32,7 +32,9 @@ impl Sealer {
                 _ = tick.tick() => {}
             }
             // Cut short at a stop: what was not sealed is found again by the next run.
-            let Some(sealed) = stop.run_until_cancelled(self.seal()).await else { return };
+            let Some(sealed) = stop.run_until_cancelled(self.database.in_time(self.seal())).await else {
+                return;
+            };
             match sealed {
                 Ok(()) if failing => {
                     failing = false;

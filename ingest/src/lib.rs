@@ -24,4 +24,5 @@ pub use profile::{
     CANONICAL, CodeLine, FieldLine, Mistake, Profile, ProfileView, Profiles, ProfilesError, Resolver, Trace,
     Tried, check, try_read,
 };
+pub use shard::StoreState;
 pub use topic::{Channel, Format, Topic, TopicError, presence_topic};

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::presence::{self, Change, Presences};
 use crate::profile::{Profiles, Resolver};
-use crate::shard::{Shard, Work};
+use crate::shard::{Shard, StoreState, Work};
 use crate::unknown::Unknowns;
 use crate::{IngestMetrics, ProfileView, Topic, decode, numbers};
 
@@ -132,8 +132,8 @@ pub struct Wiring<S> {
     pub listening: mpsc::Sender<TerminalId>,
     /// The number before the first message of this run.
     pub arrival_start: ArrivalNo,
-    /// Tells the broker whether the store takes rows.
-    pub store_up: watch::Sender<bool>,
+    /// Tells the broker and the pages whether the store takes rows.
+    pub store_up: watch::Sender<StoreState>,
     /// Where to count.
     pub metrics: Arc<IngestMetrics>,
     /// Gives up on a store that stays away: what waits for it is not acknowledged and comes again.

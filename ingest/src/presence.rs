@@ -170,7 +170,9 @@ pub(crate) async fn save(
 ) {
     while let Some(batch) = batches.recv().await {
         loop {
-            let Some(stored) = abandon.run_until_cancelled(database.presence_store(&batch)).await else {
+            let Some(stored) =
+                abandon.run_until_cancelled(database.in_time(database.presence_store(&batch))).await
+            else {
                 return;
             };
             match stored {

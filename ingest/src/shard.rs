@@ -18,12 +18,24 @@ pub(crate) struct Work {
     pub(crate) receipt: IngestReceipt,
 }
 
+/// Whether the store takes rows, as the writers see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreState {
+    /// It does.
+    Up,
+    /// It does not, and why in one line.
+    Away(String),
+}
+
+/// A commit without an answer for so long makes the store count as away.
+const SLOW: Duration = Duration::from_secs(5);
+
 /// One writer: takes what is waiting, commits it, acknowledges. Never lingers: a batch is what came while the
 /// one before was being committed.
 pub(crate) struct Shard {
     pub(crate) writer: Writer,
     pub(crate) rows_max: usize,
-    pub(crate) store_up: Arc<watch::Sender<bool>>,
+    pub(crate) store_up: Arc<watch::Sender<StoreState>>,
     pub(crate) metrics: Arc<IngestMetrics>,
     pub(crate) abandon: CancellationToken,
 }
@@ -119,22 +131,20 @@ impl Shard {
             .without_max_times()
             .build();
         loop {
-            let Some(committed) = self.abandon.run_until_cancelled(self.writer.commit(items)).await else {
+            let slow = || away(&self.store_up, "the database does not answer".to_owned());
+            let commit = said_when_slow(self.writer.commit(items), slow);
+            let Some(committed) = self.abandon.run_until_cancelled(commit).await else {
                 return Outcome::Abandoned;
             };
             match committed {
                 Ok(_) => {
-                    if self.store_up.send_if_modified(|up| !std::mem::replace(up, true)) {
-                        tracing::info!("the store takes rows again");
-                    }
+                    up(&self.store_up);
                     return Outcome::Stored;
                 }
                 // A refused login is mended by a person, without our restart.
                 Err(error) if error.retryable() || matches!(error, StoreError::Login(_)) => {
                     self.metrics.commit_retries.inc();
-                    if self.store_up.send_if_modified(|up| std::mem::replace(up, false)) {
-                        tracing::warn!(error = %error, "the store is away; acknowledgements wait");
-                    }
+                    away(&self.store_up, error.brief());
                     let pause = tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(2)));
                     if self.abandon.run_until_cancelled(pause).await.is_none() {
                         return Outcome::Abandoned;
@@ -144,6 +154,36 @@ impl Shard {
             }
         }
     }
+}
+
+fn up(store_up: &watch::Sender<StoreState>) {
+    let returned = |state: &mut StoreState| std::mem::replace(state, StoreState::Up) != StoreState::Up;
+    if store_up.send_if_modified(returned) {
+        tracing::info!("the store takes rows again");
+    }
+}
+
+fn away(store_up: &watch::Sender<StoreState>, why: String) {
+    let was_up = *store_up.borrow() == StoreState::Up;
+    if was_up {
+        tracing::warn!(why, "the store is away; acknowledgements wait");
+    }
+    store_up.send_if_modified(|state| {
+        let now = StoreState::Away(why);
+        let changed = *state != now;
+        *state = now;
+        changed
+    });
+}
+
+/// The outcome of `work`; `slow` is called once if that takes long.
+async fn said_when_slow<T>(work: impl Future<Output = T>, slow: impl FnOnce()) -> T {
+    let mut work = Box::pin(work);
+    if let Ok(outcome) = tokio::time::timeout(SLOW, &mut work).await {
+        return outcome;
+    }
+    slow();
+    work.await
 }
 
 /// Pause after a message that nothing takes.
@@ -201,6 +241,17 @@ mod tests {
         let (elevator_id, arrival) = (ElevatorId(1), Arrival::default());
         let incoming = Incoming { elevator_id, terminal_id, arrival, message: Arc::new(message) };
         Work { item: Item::Message(incoming), receipt: IngestReceipt(None) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_does_not_answer_counts_as_away_until_it_does() {
+        let (sender, state) = watch::channel(StoreState::Up);
+        let late = tokio::time::sleep(SLOW * 2);
+        said_when_slow(late, || away(&sender, "silent".to_owned())).await;
+        assert_eq!(*state.borrow(), StoreState::Away("silent".to_owned()));
+        up(&sender);
+        said_when_slow(tokio::time::sleep(SLOW / 2), || away(&sender, "silent".to_owned())).await;
+        assert_eq!(*state.borrow(), StoreState::Up);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use alerting::{Alerting, Clock, Handle};
 use anyhow::{Context, anyhow, bail};
 use broker::{Authenticate, BindError, Gate, Hub, HubConfig};
 use domain::Receipt;
-use ingest::{Ingest, IngestConfig, IngestMetrics, IngestReceipt, Observed, Sink, Wiring};
+use ingest::{Ingest, IngestConfig, IngestMetrics, IngestReceipt, Observed, Sink, StoreState, Wiring};
 use prometheus_client::registry::Registry as MetricsRegistry;
 use serde::Serialize;
 use store::{Database, Ledger, LedgerMetrics, MaintenanceMetrics, Registry, StoreMetrics, Writer};
@@ -36,6 +36,8 @@ const SETTLED_QUEUE: usize = 1_024;
 /// Terminals that begin to listen for orders. Full: the next look at the store finds them.
 const LISTENING_QUEUE: usize = 4_096;
 
+/// Between two looks whether the database has moved.
+const FOLLOW_EVERY: Duration = Duration::from_secs(2);
 /// Between two rounds of maintenance of the store.
 const MAINTAIN_EVERY: Duration = Duration::from_mins(1);
 
@@ -192,7 +194,7 @@ impl App {
             ingest: Arc::new(IngestMetrics::new(&mut metrics)),
             store: Arc::new(StoreMetrics::register(&mut metrics)),
         };
-        let (store_up, store_is_up) = watch::channel(true);
+        let (store_up, store_is_up) = watch::channel(StoreState::Up);
         if let Some(gate) = gate {
             let registry = Arc::new(Registry::load(&database).await?);
             let control = gate.control();
@@ -267,7 +269,7 @@ impl App {
                     tokio::select! {
                         () = stop.cancelled() => break,
                         changed = changes.changed() => match changed {
-                            Ok(()) if *changes.borrow_and_update() => control.store_returned(),
+                            Ok(()) if *changes.borrow_and_update() == StoreState::Up => control.store_returned(),
                             Ok(()) => {}
                             // Ingest has ended: there is nothing more to tell.
                             Err(_) => stop.cancelled().await,
@@ -277,6 +279,11 @@ impl App {
                 ("store watch", Ok(()))
             });
         }
+        let (followed, stop) = (database.clone(), stops.edges.clone());
+        edges.spawn(async move {
+            follow(&followed, stop).await;
+            ("failover", Ok(()))
+        });
         let (maintained, stop) = (database.clone(), stops.edges.clone());
         let maintenance_metrics = MaintenanceMetrics::register(&mut metrics);
         edges.spawn(async move {
@@ -285,9 +292,9 @@ impl App {
         });
         if let Some(listener) = web_listener {
             let probe = store_is_up;
-            let check = web::Check::new("store", move || match *probe.borrow() {
-                true => Ok(()),
-                false => Err("the database is away; acknowledgements wait".to_owned()),
+            let check = web::Check::new("store", move || match &*probe.borrow() {
+                StoreState::Up => Ok(()),
+                StoreState::Away(why) => Err(format!("{why}; acknowledgements wait")),
             });
             let web_metrics = web::Metrics::new(&mut metrics);
             let figures = totals.clone();
@@ -369,6 +376,16 @@ async fn all_ended(mut services: Services) -> anyhow::Result<()> {
         outcome = outcome.and(result.with_context(|| format!("{name} failed")));
     }
     outcome
+}
+
+/// Finds the primary among the hosts of the URL when it moves.
+async fn follow(database: &Database, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(FOLLOW_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        // A database that is away is said by those who need it.
+        let _ = stop.run_until_cancelled(database.follow()).await;
+    }
 }
 
 /// Rolls up, drops what is older than is kept; again every minute. Idempotent, and one process at a time.

@@ -83,6 +83,8 @@ pub(crate) struct Database {
     pub(crate) home: Option<PathBuf>,
     /// Connections for queries; writers and alarms hold their own.
     pub(crate) connections_max: u32,
+    /// A statement without an answer for so long is given up with its connection, and tried again.
+    pub(crate) answer_within_s: u64,
 }
 
 /// `[dispatch]`
@@ -179,7 +181,7 @@ impl Default for Services {
 
 impl Default for Database {
     fn default() -> Self {
-        Self { url: None, home: None, connections_max: 16 }
+        Self { url: None, home: None, connections_max: 16, answer_within_s: 30 }
     }
 }
 

@@ -46,6 +46,7 @@ pub(crate) fn store_config(config: &Config) -> StoreConfig {
         columnstore_after: Duration::from_hours(24 * u64::from(config.store.columnstore_after_days)),
         chunk_interval: Duration::from_hours(u64::from(config.store.chunk_hours)),
         pool_size: config.database.connections_max,
+        commit_timeout: Duration::from_secs(config.database.answer_within_s),
         ..StoreConfig::default()
     }
 }

@@ -141,7 +141,7 @@ impl Reconciler {
 
     /// One page of what is due for those who are connected, from where the last one ended.
     async fn look(&mut self) {
-        match self.database.downlink_due(self.after, now(), PAGE).await {
+        match self.database.in_time(self.database.downlink_due(self.after, now(), PAGE)).await {
             Ok(due) => {
                 self.away = false;
                 let full = due.len() == PAGE as usize;
@@ -155,7 +155,7 @@ impl Reconciler {
     }
 
     async fn offer_all(&mut self, terminal_id: &TerminalId) {
-        match self.database.downlink_due_of(terminal_id, now()).await {
+        match self.database.in_time(self.database.downlink_due_of(terminal_id, now())).await {
             Ok(due) => {
                 for record in due {
                     self.offer(record);
@@ -218,7 +218,7 @@ impl Reconciler {
             return;
         }
         let ids: Vec<_> = self.delivered.iter().copied().collect();
-        match self.database.downlink_delivered(&ids, now()).await {
+        match self.database.in_time(self.database.downlink_delivered(&ids, now())).await {
             Ok(_) => self.delivered.clear(),
             Err(error) => self.note(&error),
         }

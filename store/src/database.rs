@@ -1,14 +1,14 @@
-//! The connection to the database: options, pool, migrations, and the numbering of server runs.
+//! The connection to the database: hosts, pool, migrations, and the numbering of server runs.
 
-use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use domain::ArrivalNo;
+use sqlx::Connection;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection};
 
+use crate::hosts::{self, Hosts};
 use crate::{Edition, Retention, StoreError};
 
 pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
@@ -54,7 +54,7 @@ impl Default for StoreConfig {
 #[derive(Debug, Clone)]
 pub struct Database {
     pool: PgPool,
-    options: PgConnectOptions,
+    hosts: Arc<Hosts>,
     config: StoreConfig,
     edition: Arc<OnceLock<Edition>>,
 }
@@ -68,20 +68,31 @@ impl Database {
     /// Connects; fails unless the server answers. Does not touch the schema.
     pub async fn connect_with(url: &str, config: StoreConfig) -> Result<Self, StoreError> {
         let database = Self::lazy(url, config)?;
+        database.follow().await?;
         drop(database.pool.acquire().await?);
         Ok(database)
     }
 
     /// Like [`Database::connect_with`], but connects when first used: for a server that may be away now.
     pub fn lazy(url: &str, config: StoreConfig) -> Result<Self, StoreError> {
-        let options = options(url)?;
+        let hosts = Arc::new(Hosts::parse(url)?);
+        let several = hosts.are_several();
         let pool = PgPoolOptions::new()
             // Recovery reads over two connections at once.
             .max_connections(config.pool_size.max(2))
             .acquire_timeout(config.connect_timeout)
             .idle_timeout(Duration::from_mins(10))
-            .connect_lazy_with(options.clone());
-        Ok(Self { pool, options, config, edition: Arc::default() })
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    match several && hosts::is_read_only(connection).await? {
+                        true => Err(sqlx::Error::Io(std::io::Error::other("a standby"))),
+                        false => Ok(()),
+                    }
+                })
+            })
+            .after_release(|connection, _| Box::pin(hosts::is_good(connection)))
+            .connect_lazy_with(hosts.current());
+        Ok(Self { pool, hosts, config, edition: Arc::default() })
     }
 
     /// The shared pool.
@@ -89,9 +100,9 @@ impl Database {
         &self.pool
     }
 
-    /// How to connect, for pools of other purposes.
-    pub(crate) fn connect_options(&self) -> &PgConnectOptions {
-        &self.options
+    /// How to connect to the host that was good last, for pools of other purposes.
+    pub(crate) fn connect_options(&self) -> PgConnectOptions {
+        self.hosts.current()
     }
 
     /// Listens on a channel, on a connection of its own. One that was lost is made again.
@@ -101,7 +112,7 @@ impl Database {
             .acquire_timeout(self.config.connect_timeout)
             .idle_timeout(None::<Duration>)
             .max_lifetime(None::<Duration>)
-            .connect_lazy_with(self.options.clone());
+            .connect_lazy_with(self.hosts.current());
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.listen(channel).await?;
         Ok(listener)
@@ -124,11 +135,38 @@ impl Database {
 
     /// A connection of one's own, outside the pool.
     pub async fn connection(&self) -> Result<PgConnection, StoreError> {
-        let wait = self.config.connect_timeout;
-        match tokio::time::timeout(wait, self.options.connect()).await {
-            Ok(connected) => Ok(connected?),
-            Err(_) => Err(StoreError::Timeout(wait)),
+        let (connection, moved) = self.hosts.connect(self.config.connect_timeout).await?;
+        if moved {
+            let options = self.hosts.current();
+            tracing::warn!(
+                host = options.get_host(),
+                port = options.get_port(),
+                "another host is the primary now"
+            );
+            self.pool.set_connect_options(options);
         }
+        Ok(connection)
+    }
+
+    /// Where the URL names several hosts: looks for the primary, if the pool does not reach it any more. Those
+    /// with a connection of their own look by themselves.
+    pub async fn follow(&self) -> Result<(), StoreError> {
+        if self.hosts.are_several() && self.ping().await.is_err() {
+            self.connection().await?.close().await?;
+        }
+        Ok(())
+    }
+
+    /// The answer to `work`, or [`StoreError::Timeout`] after [`StoreConfig::commit_timeout`]: a connection whose
+    /// other end says nothing any more must not hold up anyone for ever.
+    pub fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> impl Future<Output = Result<T, StoreError>> {
+        let wait = self.config.commit_timeout;
+        // On the heap: these futures hold statements, and are held by many.
+        let work = Box::pin(work);
+        async move { tokio::time::timeout(wait, work).await.unwrap_or(Err(StoreError::Timeout(wait))) }
     }
 
     /// Creates the extension and applies what migrations are missing. Concurrent calls wait for each other
@@ -149,8 +187,11 @@ impl Database {
 
     /// Whether the database answers now.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1").execute(&self.pool).await?;
-        Ok(())
+        self.in_time(async {
+            sqlx::query("SELECT 1").execute(&self.pool).await?;
+            Ok(())
+        })
+        .await
     }
 
     /// Numbers a start of the server; messages of this run are numbered from what this returns.
@@ -170,23 +211,4 @@ impl Database {
     pub async fn close(&self) {
         self.pool.close().await;
     }
-}
-
-fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
-    let known = url.starts_with("postgres://") || url.starts_with("postgresql://");
-    if !known {
-        let why = "the scheme is neither postgres:// nor postgresql://";
-        return Err(StoreError::Url(sqlx::Error::Configuration(why.into())));
-    }
-    let options = PgConnectOptions::from_str(url).map_err(StoreError::Url)?;
-    Ok(options
-        .application_name("liftwatch")
-        // Promise 1: an acknowledgement means disk, whatever the server's default is.
-        .options([
-            ("synchronous_commit", "on"),
-            ("jit", "off"),
-            // A backlog into the columnstore may meet many segments; its limit would refuse it as a whole.
-            ("timescaledb.max_tuples_decompressed_per_dml_transaction", "0"),
-        ])
-        .disable_statement_logging())
 }

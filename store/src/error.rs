@@ -17,6 +17,9 @@ pub enum StoreError {
     /// The server is there, but cannot serve now: starting, shutting down, full, deadlock.
     #[error("the database cannot serve now")]
     Busy(#[source] sqlx::Error),
+    /// Those that answer take no writes: no host of the URL is a primary now.
+    #[error("no host of the database URL takes writes: each that answers is a standby")]
+    Standby,
     /// The server refuses, and will again.
     #[error("the database refused")]
     Refused(#[source] sqlx::Error),
@@ -59,9 +62,24 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What an operator should read of it on a page, in one line: the failure and, where the server said so, why.
+    pub fn brief(&self) -> String {
+        let said = match self {
+            Self::Busy(error) | Self::Refused(error) | Self::Login(error) => error.as_database_error(),
+            _ => None,
+        };
+        match said {
+            Some(said) if said.code().as_deref() == Some("53100") => {
+                "the disk of the database is full".to_owned()
+            }
+            Some(said) => format!("{self}: {}", said.message()),
+            None => self.to_string(),
+        }
+    }
+
     /// Whether the same call may succeed later without anyone doing anything.
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Timeout(_) | Self::Busy(_))
+        matches!(self, Self::Unavailable(_) | Self::Timeout(_) | Self::Busy(_) | Self::Standby)
     }
 }
 

@@ -13,6 +13,7 @@ mod elevator;
 mod ensure;
 mod error;
 mod fault_period;
+mod hosts;
 mod ledger;
 pub mod local;
 mod maintenance;

@@ -95,7 +95,7 @@ impl Queries {
     /// Connects when first asked.
     pub fn new(database: &Database, config: &QueryConfig, metrics: Arc<QueryMetrics>) -> Self {
         let timeout_ms = config.timeout.as_millis().max(1).to_string();
-        let options = database.connect_options().clone().application_name("liftwatch queries").options([
+        let options = database.connect_options().application_name("liftwatch queries").options([
             ("statement_timeout", timeout_ms.as_str()),
             ("idle_in_transaction_session_timeout", timeout_ms.as_str()),
             ("default_transaction_read_only", "on"),

@@ -96,11 +96,9 @@ impl Registry {
         let ids: Vec<&str> = terminals.iter().map(|(id, _)| id.as_str()).collect();
         let areas: Vec<i32> = terminals.iter().map(|(_, area)| area.number().cast_signed()).collect();
         let sql = columns("terminal_register($1, $2)");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(ids)
-            .bind(areas)
-            .fetch_all(self.database.pool())
-            .await?;
+        let pool = self.database.pool();
+        let asked = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(ids).bind(areas).fetch_all(pool);
+        let rows = self.database.in_time(async { Ok(asked.await?) }).await?;
         let mut profiles = Profiles::default();
         let records: Vec<_> = rows.iter().map(|row| record(row, &mut profiles)).collect::<Result<_, _>>()?;
         self.terminals.write().unwrap_or_else(PoisonError::into_inner).extend(records);

@@ -4,9 +4,10 @@
 //! cluster of its own beside the user's, shared by all test runs of this machine. Panics where it cannot
 //! serve: a test has nothing better to do.
 
+mod breakable;
 mod bulk;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sha2::{Digest, Sha256};
@@ -123,21 +124,25 @@ pub struct TestCluster {
     local: LocalDatabase,
     url: String,
     home: home::Home,
+    bin: PathBuf,
 }
 
 impl TestCluster {
     /// Makes and starts one with an empty, migrated database.
     pub async fn new() -> Self {
-        let home = home::Home::new();
+        Self::at(home::Home::new(), "").await
+    }
+
+    async fn at(home: home::Home, settings: &str) -> Self {
         let bin = LocalDatabase::new().install(|line| eprintln!("{line}")).await;
-        let local =
-            LocalDatabase::new().at(home.path()).with_binaries(bin.expect("PostgreSQL can be installed"));
+        let bin = bin.expect("PostgreSQL can be installed");
+        let local = LocalDatabase::new().at(home.path()).with_binaries(&bin).with_settings(settings);
         let url = local.up(|_| {}).await.expect("the cluster starts");
         let database = Database::connect(&url).await.expect("the cluster answers");
         database.migrate().await.expect("the schema can be made");
         database.ensure().await.expect("the schema can be ensured");
         database.close().await;
-        Self { local, url, home }
+        Self { local, url, home, bin }
     }
 
     /// The URL of its database.
@@ -183,15 +188,26 @@ impl Drop for TestCluster {
 mod home {
     use std::path::{Path, PathBuf};
 
+    /// The path, and whether a disk of its own is mounted there.
     #[derive(Debug)]
-    pub(super) struct Home(PathBuf);
+    pub(super) struct Home(PathBuf, bool);
 
     impl Home {
         pub(super) fn new() -> Self {
             let name = format!("liftwatch-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
             let path = std::env::temp_dir().join(name);
             std::fs::create_dir(&path).expect("the temporary directory can be written");
-            Self(path)
+            Self(path, false)
+        }
+
+        /// On a disk of its own, where this account may mount one.
+        pub(super) fn on_disk(megabytes: u32) -> Option<Self> {
+            let mut home = Self::new();
+            let size = format!("size={megabytes}m,mode=755");
+            let mut mount = std::process::Command::new("mount");
+            mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(home.path());
+            home.1 = mount.output().is_ok_and(|output| output.status.success());
+            home.1.then_some(home)
         }
 
         pub(super) fn path(&self) -> &Path {
@@ -201,6 +217,10 @@ mod home {
 
     impl Drop for Home {
         fn drop(&mut self) {
+            if self.1 {
+                // Lazily: a process that is just ending may still hold it.
+                let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+            }
             let _ = std::fs::remove_dir_all(&self.0);
         }
     }

@@ -27,6 +27,7 @@ impl Follower {
     }
 
     pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let database = self.streams.shared.database.clone();
         let mut poll = tokio::time::interval(self.streams.config().poll_every);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -44,7 +45,7 @@ impl Follower {
             }
             let read = tokio::select! {
                 () = stop.cancelled() => return,
-                read = self.read() => read,
+                read = database.in_time(self.read()) => read,
             };
             self.note(read);
         }

@@ -65,7 +65,7 @@ impl Watch {
                 () = tokio::time::sleep_until(due) => {}
                 _ = self.settled.recv_many(&mut used, SETTLE_MAX) => {
                     // A failure is mended by the terminal's next connect.
-                    if let Err(error) = self.database.terminal_settle(&used).await {
+                    if let Err(error) = self.database.in_time(self.database.terminal_settle(&used)).await {
                         tracing::debug!(%error, "secrets before a rotation stay good for now");
                     }
                     used.clear();
@@ -82,8 +82,8 @@ impl Watch {
     }
 
     async fn refresh(&self) -> Result<(), StoreError> {
-        let snapshot = self.database.access_snapshot().await?;
-        self.registry.reload().await?;
+        let snapshot = self.database.in_time(self.database.access_snapshot()).await?;
+        self.database.in_time(self.registry.reload()).await?;
         let moved = self.keeper.install(snapshot);
         let review = self.keeper.review(moved, time::OffsetDateTime::now_utc().into());
         let ended = self.gate.end_where(Reason::Revoked, |id, certificate| review.lost(id, certificate));

@@ -25,6 +25,8 @@ pub(super) fn within<T: PartialOrd + std::fmt::Display>(
 impl Config {
     /// Every limit, with its reason where the number alone does not tell it.
     pub(super) fn check(&self) -> Result<(), Fault> {
+        // Below it a busy database is taken for a dead one.
+        within("database.answer_within_s", self.database.answer_within_s, 2, 600)?;
         within("database.connections_max", self.database.connections_max, 2, 1_000)?;
         within("broker.connections_max", self.broker.connections_max, 1, 1_000_000)?;
         // MQTT packet ids are 16 bits wide.

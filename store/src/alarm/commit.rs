@@ -39,7 +39,7 @@ impl AlarmCommitter {
         suppressions: &[Suppression],
     ) -> Result<Vec<AlarmEvent>, StoreError> {
         let mut connection = self.connection().await?;
-        let numbered = self.in_time(alarm_commit(&mut connection, events, suppressions)).await?;
+        let numbered = self.database.in_time(alarm_commit(&mut connection, events, suppressions)).await?;
         self.connection = Some(connection);
         Ok(numbered)
     }
@@ -52,7 +52,7 @@ impl AlarmCommitter {
         position: ArrivalNo,
     ) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
-        self.in_time(checkpoint(&mut connection, states, position)).await?;
+        self.database.in_time(checkpoint(&mut connection, states, position)).await?;
         self.connection = Some(connection);
         Ok(())
     }
@@ -64,12 +64,6 @@ impl AlarmCommitter {
             Some(connection) => Ok(connection),
             None => self.database.connection().await,
         }
-    }
-
-    /// A server that neither answers nor refuses must not hold up alarms for ever.
-    async fn in_time<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        let wait = self.database.config().commit_timeout;
-        tokio::time::timeout(wait, work).await.unwrap_or(Err(StoreError::Timeout(wait)))
     }
 }
 

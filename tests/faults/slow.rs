@@ -1,0 +1,79 @@
+//! The database is there, but slow, or does not answer at all.
+
+use std::time::Duration;
+
+use store::testing::TestCluster;
+
+use super::{acked_more, fleet, fleet_with, until_not_ready};
+use crate::harness::{Server, eventually};
+use crate::proxy::{Proxy, Upstream};
+use crate::reconcile::reconcile;
+
+/// The URL of a cluster by way of a proxy.
+fn through(proxy: &Proxy) -> String {
+    format!("postgres://liftwatch@{}/liftwatch?sslmode=disable", proxy.address())
+}
+
+async fn proxied(cluster: &TestCluster) -> Proxy {
+    Proxy::start(Upstream::Unix(cluster.home().join("run/.s.PGSQL.5432"))).await
+}
+
+#[tokio::test]
+async fn a_frozen_database_keeps_connections_and_loses_nothing() {
+    let cluster = TestCluster::new().await;
+    let server = Server::start(cluster.url()).await;
+    let ledger = tempfile::NamedTempFile::new().expect("a file");
+    let keep_alive = Duration::from_secs(2);
+    let fleet = fleet_with(&server, ledger.path(), |config| config.keep_alive = keep_alive).await;
+    acked_more(&fleet, 1_000).await;
+    cluster.freeze();
+    let why = until_not_ready(&server).await;
+    // Longer than 1.5 keep-alives have passed: 5 s until the server says so.
+    assert!(why.contains("does not answer"), "{why}");
+    assert_eq!(fleet.counters().connected, 50, "keep-alives are honoured");
+    cluster.thaw();
+    acked_more(&fleet, 2_000).await;
+    eventually("ready again", async || (server.get("/readyz").await.0 == 200).then_some(())).await;
+    let report = fleet.stop().await;
+    assert_eq!(report.counts.reconnects, 0, "nobody was cut off: {report}");
+    reconcile(cluster.url(), &report, ledger.path()).await;
+}
+
+#[tokio::test]
+async fn a_slow_database_makes_larger_batches() {
+    let cluster = TestCluster::new().await;
+    let proxy = proxied(&cluster).await;
+    let server = Server::start(&through(&proxy)).await;
+    let ledger = tempfile::NamedTempFile::new().expect("a file");
+    let fleet = fleet(&server, ledger.path()).await;
+    acked_more(&fleet, 500).await;
+    proxy.slow(Duration::from_millis(200));
+    acked_more(&fleet, 3_000).await;
+    assert_eq!(server.get("/readyz").await.0, 200, "slow is not away");
+    proxy.mend();
+    let report = fleet.stop().await;
+    reconcile(cluster.url(), &report, ledger.path()).await;
+}
+
+#[tokio::test]
+async fn a_half_open_connection_is_given_up_and_made_again() {
+    let cluster = TestCluster::new().await;
+    let proxy = proxied(&cluster).await;
+    let settings = [("LIFTWATCH_DATABASE__ANSWER_WITHIN_S", "3")];
+    let server = Server::start_with(&through(&proxy), &settings).await;
+    let ledger = tempfile::NamedTempFile::new().expect("a file");
+    let fleet = fleet(&server, ledger.path()).await;
+    acked_more(&fleet, 1_000).await;
+    proxy.freeze();
+    let why = until_not_ready(&server).await;
+    assert!(why.contains("did not answer"), "{why}");
+    assert_eq!(fleet.counters().connected, 50, "connections of terminals are kept");
+    // The server has let go of what was frozen: a new wire is all it needs.
+    proxy.mend();
+    acked_more(&fleet, 2_000).await;
+    // Statements of the pool come back too.
+    eventually("the pool answers", async || (server.get("/api/v1/elevators").await.0 == 200).then_some(()))
+        .await;
+    let report = fleet.stop().await;
+    reconcile(cluster.url(), &report, ledger.path()).await;
+}

@@ -1,0 +1,68 @@
+//! Compares what terminals were acknowledged with what is on disk.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use simulator::FleetReport;
+use sqlx::Connection;
+
+use crate::harness::binary;
+
+/// Every acknowledged (terminal, boot, seq) of telemetry is exactly one row, and terminals of this `prefix` have no
+/// other row. Answers how many there are.
+pub(crate) async fn reconcile_prefix(url: &str, report: &FleetReport, ledger: &Path, prefix: &str) -> usize {
+    assert_eq!(report.unacked, 0, "everything was acknowledged in the end: {report}");
+    assert_eq!(report.counts.dropped, 0, "no outbox was full: {report}");
+    let mut connection = sqlx::PgConnection::connect(url).await.expect("connect");
+    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
+        "SELECT terminal_id, boot, seq
+         FROM telemetry
+         JOIN source USING (source)
+         WHERE starts_with(terminal_id, $1)",
+    )
+    .bind(prefix)
+    .fetch_all(&mut connection)
+    .await
+    .expect("rows");
+    let count = rows.len();
+    let stored: HashSet<_> = rows.into_iter().collect();
+    assert_eq!(stored.len(), count, "no reading twice");
+    assert!(report.ledger_complete);
+    let ledger = std::fs::read_to_string(ledger).expect("the ledger");
+    let mut acked = HashSet::new();
+    for line in ledger.lines().filter(|line| line.ends_with(",telemetry")) {
+        let fields: Vec<_> = line.split(',').collect();
+        let number = |index: usize| fields[index].parse::<i64>().expect("a number");
+        let key = (fields[0].to_owned(), number(1), number(2));
+        assert!(stored.contains(&key), "acknowledged, but not stored: {key:?}");
+        acked.insert(key);
+    }
+    assert_eq!(acked.len(), count, "every row was acknowledged");
+    count
+}
+
+/// The same for a whole database without quarantine, after a load that was real.
+pub(crate) async fn reconcile(url: &str, report: &FleetReport, ledger: &Path) {
+    let acked = reconcile_prefix(url, report, ledger, "").await;
+    assert!(acked > 2_000, "the load was real: {acked}");
+    let mut connection = sqlx::PgConnection::connect(url).await.expect("connect");
+    let quarantined: i64 = sqlx::query_scalar("SELECT count(*) FROM quarantine")
+        .fetch_one(&mut connection)
+        .await
+        .expect("count");
+    assert_eq!(quarantined, 0);
+}
+
+/// `liftwatch audit --json`: its exit code and what it says.
+pub(crate) fn audit(url: &str) -> (Option<i32>, serde_json::Value) {
+    let output = std::process::Command::new(binary())
+        .args(["audit", "--json"])
+        .env_remove("LIFTWATCH_CHAOS_MINUTES")
+        .env_remove("LIFTWATCH_CHAOS_SEED")
+        .env("LIFTWATCH_DATABASE__URL", url)
+        .output()
+        .expect("liftwatch runs");
+    let said = serde_json::from_slice(&output.stdout);
+    let said = said.unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    (output.status.code(), said)
+}
