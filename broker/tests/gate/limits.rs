@@ -50,7 +50,7 @@ async fn a_full_channel_pauses_and_loses_nothing() {
 /// store is back the client is closed, so that it sends again.
 #[tokio::test]
 async fn a_full_budget_drops_unacknowledged_and_asks_to_send_again() {
-    let config = GateConfig { budget_bytes: 64 << 10, pause_max: Duration::from_millis(100), ..config() };
+    let config = GateConfig { budget_bytes: 80 << 10, pause_max: Duration::from_millis(100), ..config() };
     let mut broker = Broker::with(config, HubConfig::default(), 1_000).await;
     let mut raw = Raw::connect(&broker, Connect { level: 5, ..Connect::new("T1") }).await;
     broker.presence().await;
@@ -90,7 +90,7 @@ async fn a_full_budget_drops_unacknowledged_and_asks_to_send_again() {
 /// Nobody calls `store_returned` when the store was never away, only slow: the connection notices by itself.
 #[tokio::test]
 async fn a_marked_connection_recovers_by_itself() {
-    let config = GateConfig { budget_bytes: 64 << 10, pause_max: Duration::from_millis(50), ..config() };
+    let config = GateConfig { budget_bytes: 80 << 10, pause_max: Duration::from_millis(50), ..config() };
     let mut broker = Broker::with(config, HubConfig::default(), 1_000).await;
     let mut raw = Raw::connect(&broker, Connect::new("T1")).await;
     broker.presence().await;
