@@ -132,7 +132,7 @@ impl Shard {
             .build();
         loop {
             let slow = || away(&self.store_up, "the database does not answer".to_owned());
-            let commit = said_when_slow(self.writer.commit(items), slow);
+            let commit = said_when_slow(self.writer.commit(items), SLOW, slow);
             let Some(committed) = self.abandon.run_until_cancelled(commit).await else {
                 return Outcome::Abandoned;
             };
@@ -177,9 +177,9 @@ fn away(store_up: &watch::Sender<StoreState>, why: String) {
 }
 
 /// The outcome of `work`; `slow` is called once if that takes long.
-async fn said_when_slow<T>(work: impl Future<Output = T>, slow: impl FnOnce()) -> T {
+async fn said_when_slow<T>(work: impl Future<Output = T>, after: Duration, slow: impl FnOnce()) -> T {
     let mut work = Box::pin(work);
-    if let Ok(outcome) = tokio::time::timeout(SLOW, &mut work).await {
+    if let Ok(outcome) = tokio::time::timeout(after, &mut work).await {
         return outcome;
     }
     slow();
@@ -243,14 +243,14 @@ mod tests {
         Work { item: Item::Message(incoming), receipt: IngestReceipt(None) }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_store_that_does_not_answer_counts_as_away_until_it_does() {
         let (sender, state) = watch::channel(StoreState::Up);
-        let late = tokio::time::sleep(SLOW * 2);
-        said_when_slow(late, || away(&sender, "silent".to_owned())).await;
+        let late = tokio::time::sleep(Duration::from_millis(50));
+        said_when_slow(late, Duration::from_millis(1), || away(&sender, "silent".to_owned())).await;
         assert_eq!(*state.borrow(), StoreState::Away("silent".to_owned()));
         up(&sender);
-        said_when_slow(tokio::time::sleep(SLOW / 2), || away(&sender, "silent".to_owned())).await;
+        said_when_slow(std::future::ready(()), SLOW, || away(&sender, "silent".to_owned())).await;
         assert_eq!(*state.borrow(), StoreState::Up);
     }
 
