@@ -105,3 +105,21 @@ async fn a_vendors_payload_is_rows_with_the_right_meaning() {
     assert_eq!(found(escalator).await, 1, "never with the lift's tables");
     assert_eq!(found("SELECT count(*) FROM quarantine").await, 0);
 }
+
+#[tokio::test]
+async fn documents_are_printed_and_served() {
+    let (success, out, error) = Server::run(&["schema", "telemetry"]);
+    assert!(success && out.contains("velocity_mm_s"), "{out}{error}");
+    let (success, out, error) = Server::run(&["schema"]);
+    let document: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert!(success && document["asyncapi"] == "3.0.0", "{error}");
+
+    let database = TestDatabase::new().await;
+    let server = Server::start(database.url()).await;
+    let served: serde_json::Value =
+        serde_json::from_str(&server.get("/api/v1/asyncapi.json").await.1).expect("JSON");
+    assert_eq!(served["servers"]["tcp"]["host"], server.addresses.broker.to_string());
+    assert_eq!(served["channels"], document["channels"]);
+    let (_, schema) = server.get("/api/v1/schema/event.json").await;
+    assert!(schema.contains("2020-12"), "{schema}");
+}

@@ -2,11 +2,14 @@
 //! DOMAIN.md 3; `docs/wire.md` explains it for vendors. An absent field is unchanged within the boot, `null`
 //! is unknown. Fields of other names are ignored, so that a newer terminal can speak to an older server.
 
+use std::borrow::Cow;
+
 use domain::{
     BootId, CarStatus, Code, Direction, DoorState, EventBatch, EventState, FaultEvent, Field, Floor,
     Passengers, RangeError, Reading, Seq, ServiceMode, TelemetryBatch, Timestamp, limits,
 };
 use proto::decode::{CodeTable, DecodeError, code, expanded};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use time::macros::{format_description, offset};
 
@@ -39,6 +42,25 @@ impl From<RangeError> for JsonError {
 /// A device time: RFC 3339; `YYYY-MM-DD HH:MM:SS` without a zone is UTC+8 (DOMAIN.md 6); a number is
 /// milliseconds since 1970.
 pub(crate) struct DeviceTime(pub(crate) Timestamp);
+
+impl JsonSchema for DeviceTime {
+    fn schema_name() -> Cow<'static, str> {
+        "DeviceTime".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Device time: RFC 3339; or YYYY-MM-DD HH:MM:SS, which is UTC+8; or ms since 1970",
+            "anyOf": [
+                {
+                    "type": "string",
+                    "pattern": "^\\d{4}-\\d{2}-\\d{2}([Tt]\\d{2}:\\d{2}:\\d{2}(\\.\\d+)?([Zz]|[+-]\\d{2}:\\d{2})| \\d{2}:\\d{2}:\\d{2})$",
+                },
+                { "type": "integer", "minimum": i64::MIN, "maximum": i64::MAX },
+            ],
+        })
+    }
+}
 
 impl DeviceTime {
     /// Without the part below a millisecond: `sent` is kept in the store as a difference in milliseconds, and
@@ -82,8 +104,9 @@ fn field<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Res
     })
 }
 
+/// The decoder's type, and beside it the same fields as a schema sees them: each may be left out or `null`.
 macro_rules! fields {
-    ($($(#[$doc:meta])* $name:ident: $type:ty),+ $(,)?) => {
+    ($($(#[$doc:meta])* $name:ident: $type:ty $(=> $bounds:meta)?),+ $(,)?) => {
         #[derive(Deserialize)]
         struct JsonReading {
             seq: Option<u64>,
@@ -94,6 +117,23 @@ macro_rules! fields {
                 $name: Field<$type>,
             )+
         }
+
+        /// One reading. Everything but `time` may be left out: absent is unchanged within the boot, `null` is not
+        /// known.
+        #[derive(JsonSchema)]
+        #[schemars(rename = "Reading")]
+        #[allow(dead_code)] // only its schema is used
+        pub(crate) struct ReadingSchema {
+            /// Increases by one with each reading or event of a boot; without it the server derives one.
+            #[schemars(range(max = 9_223_372_036_854_775_807_u64))]
+            seq: Option<u64>,
+            time: DeviceTime,
+            $(
+                $(#[$doc])*
+                $(#[schemars($bounds)])?
+                $name: Option<$type>,
+            )+
+        }
     };
 }
 
@@ -102,26 +142,45 @@ fn absent<T>() -> Field<T> {
 }
 
 fields! {
-    service_mode: i64,
+    /// 0 out of service, 1 normal, 2 inspection, 3 fire recall, 4 firefighter, 5 emergency power, 6 earthquake,
+    /// 7 unknown; of an escalator 0 stopped, 1 normal, 2 inspection, 3 unknown.
+    service_mode: i64 => range(min = 0, max = 7),
+    /// 0 stopped, 1 running.
     // Escalators and walks name them so.
     #[serde(alias = "operation_status")]
-    car_status: i64,
+    car_status: i64 => range(min = 0, max = 1),
+    /// 0 none, 1 up, 2 down.
     #[serde(alias = "operation_direction")]
-    car_direction: i64,
+    car_direction: i64 => range(min = 0, max = 2),
+    /// True: the car is in the unlocking zone.
     door_zone: bool,
-    door_state: i64,
+    /// 0 unknown, 1 closing, 2 closed, 3 opening, 4 open, 5 locked, 6 held not fully closed, 7 only known to be not
+    /// fully closed.
+    door_state: i64 => range(min = 0, max = 7),
+    /// True: fully closed. For terminals with nothing but the contact; ignored beside `door_state`.
     door_closed: bool,
+    /// True: somebody is in the car.
     passengers: bool,
-    floor: String,
-    floor_ordinal: i64,
-    position_mm: i64,
-    velocity_mm_s: i64,
-    load_kg: i64,
-    people_count: i64,
-    flags: i64,
-    car_temp_c: f64,
-    vibration_mm_s2: i64,
-    codes: Vec<JsonCode>,
+    /// As displayed, at most 16 bytes of UTF-8.
+    floor: String => length(min = 1, max = 16),
+    /// Counted from the lowest stop.
+    floor_ordinal: i64 => range(min = -32_768, max = 32_767),
+    /// Above the lowest stop, mm.
+    position_mm: i64 => range(min = -2_000_000, max = 2_000_000),
+    /// Up positive, mm/s.
+    velocity_mm_s: i64 => range(min = -30_000, max = 30_000),
+    /// kg.
+    load_kg: i64 => range(min = 0, max = 30_000),
+    /// People counted.
+    people_count: i64 => range(min = 0, max = 200),
+    /// Sum of 1 overload, 2 battery power, 4 safety circuit open, 8 door-lock circuit open, 16 alarm button.
+    flags: i64 => range(min = 0, max = 31),
+    /// °C.
+    car_temp_c: f64 => range(min = -200.0, max = 200.0),
+    /// mm/s².
+    vibration_mm_s2: i64 => range(min = 0, max = 1_000_000),
+    /// All codes active now.
+    codes: Vec<JsonCode> => length(max = 32),
 }
 
 /// A slug, or a number of the profile, written as text or number.
@@ -130,6 +189,22 @@ fields! {
 enum JsonCode {
     Text(String),
     Number(u64),
+}
+
+impl JsonSchema for JsonCode {
+    fn schema_name() -> Cow<'static, str> {
+        "Code".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A slug of the taxonomy, or a code of the terminal's profile: 1 to 64 bytes",
+            "anyOf": [
+                { "type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[^\\u0000-\\u001F\\u007F-\\u009F]+$" },
+                { "type": "integer", "minimum": 0, "maximum": u64::MAX },
+            ],
+        })
+    }
 }
 
 impl JsonCode {
@@ -208,19 +283,32 @@ impl JsonReading {
     }
 }
 
-#[derive(Deserialize)]
-struct JsonTelemetry {
+/// Readings of one boot, oldest first.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "TelemetryBatch")]
+pub(crate) struct JsonTelemetry {
+    /// Names this run of the terminal's software; another number after every restart.
     #[serde(default)]
+    #[schemars(range(max = 4_294_967_295_u32))]
     boot: u32,
+    /// The terminal's clock at this transmission, rewritten when the batch is sent again.
     sent: Option<DeviceTime>,
+    /// In the first batch after a restart: the last `seq` of the boot before.
     prev_boot_last_seq: Option<i64>,
+    /// Numbers the terminal had to discard.
     dropped: Option<JsonRange>,
+    /// 1 to 1,000.
+    #[schemars(with = "Vec<ReadingSchema>", length(min = 1, max = 1_000))]
     readings: Vec<JsonReading>,
 }
 
-#[derive(Deserialize)]
+/// First and last, both included.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "SeqRange")]
 struct JsonRange {
+    /// The first.
     from: i64,
+    /// The last.
     to: i64,
 }
 
@@ -259,26 +347,69 @@ pub(crate) fn telemetry(payload: &[u8], table: CodeTable<'_>) -> Result<Telemetr
     })
 }
 
-#[derive(Deserialize)]
-struct JsonEvents {
+/// Payload of lift/v1/{area}/{terminal}/event.json: one event, a list `events`, after a reconnect a list `active`
+/// of all that is active, or several of them together. Names that are not listed are ignored.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "Event", transform = events_say_something)]
+pub(crate) struct JsonEvents {
+    /// Names this run of the terminal's software; another number after every restart.
     #[serde(default)]
+    #[schemars(range(max = 4_294_967_295_u32))]
     boot: u32,
+    /// The terminal's clock at this transmission.
     sent: Option<DeviceTime>,
+    /// From the same counter as readings; without it the server derives one.
+    #[schemars(range(max = 9_223_372_036_854_775_807_u64))]
     seq: Option<u64>,
     time: Option<DeviceTime>,
     code: Option<JsonCode>,
+    /// It began, it ended, or it happened and no end will be told.
+    #[schemars(with = "Option<StateSchema>")]
     state: Option<EventState>,
+    /// At most 256.
     #[serde(default)]
+    #[schemars(length(max = 256))]
     events: Vec<JsonEvent>,
+    /// All codes active now; an empty list says that there are none.
+    #[schemars(length(max = 32))]
     active: Option<Vec<JsonCode>>,
 }
 
-#[derive(Deserialize)]
+/// One event.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "OneEvent")]
 struct JsonEvent {
+    /// From the same counter as readings; without it the server derives one.
+    #[schemars(range(max = 9_223_372_036_854_775_807_u64))]
     seq: Option<u64>,
     time: DeviceTime,
     code: JsonCode,
+    /// It began, it ended, or it happened and no end will be told.
+    #[schemars(with = "StateSchema")]
     state: EventState,
+}
+
+/// The words of [`EventState`].
+#[derive(JsonSchema)]
+#[schemars(rename = "State", rename_all = "snake_case")]
+#[allow(dead_code)] // only its schema is used
+enum StateSchema {
+    Open,
+    Close,
+    Once,
+}
+
+/// What [`events`] demands beyond the fields: an event is whole, and there is one or a list of what is active.
+fn events_say_something(schema: &mut Schema) {
+    // A name with `null` is as good as none.
+    let given = |name: &str| serde_json::json!({ "required": [name], "properties": { name: { "not": { "type": "null" } } } });
+    let parts = ["time", "code", "state"].map(given);
+    let whole = serde_json::json!({ "allOf": parts });
+    let some = serde_json::json!({ "required": ["events"], "properties": { "events": { "minItems": 1 } } });
+    schema.insert("anyOf".to_owned(), serde_json::json!([whole, some, given("active")]));
+    let half = serde_json::json!({ "anyOf": [given("code"), given("state")] });
+    schema.insert("if".to_owned(), half);
+    schema.insert("then".to_owned(), whole);
 }
 
 impl JsonEvent {

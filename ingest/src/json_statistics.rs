@@ -3,26 +3,69 @@
 
 use domain::{BootId, Counter, Statistics, limits};
 use proto::decode::DecodeError;
+use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 
 use crate::json::{DeviceTime, JsonError, seq};
 
-#[derive(Deserialize)]
-struct JsonStatistics {
+/// Payload of lift/v1/{area}/{terminal}/stats.json: what the terminal has counted. Counters only grow; one that is
+/// smaller than before says that it was reset. Names that are not listed are ignored.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "Statistics", transform = something_is_counted)]
+pub(crate) struct JsonStatistics {
+    /// Names this run of the terminal's software; another number after every restart.
     #[serde(default)]
+    #[schemars(range(max = 4_294_967_295_u32))]
     boot: u32,
+    /// The terminal's clock at this transmission.
     sent: Option<DeviceTime>,
+    /// From the same counter as readings; without it the server derives one.
+    #[schemars(range(max = 9_223_372_036_854_775_807_u64))]
     seq: Option<u64>,
     time: DeviceTime,
+    /// Openings of the door.
+    #[schemars(range(min = 0, max = 1_000_000_000_000_i64))]
     door_open_count: Option<i64>,
+    /// Energy, kWh; kept in whole Wh.
+    #[schemars(range(min = 0.0, max = 1_000_000_000.0))]
     energy_kwh: Option<f64>,
+    /// Hours of running; kept in whole seconds.
+    #[schemars(range(min = 0.0, max = 277_777_777.8))]
     total_hours: Option<f64>,
+    /// Runs.
+    #[schemars(range(min = 0, max = 1_000_000_000_000_i64))]
     run_count: Option<i64>,
+    /// Bends of the rope (钢丝绳折弯次数).
+    #[schemars(range(min = 0, max = 1_000_000_000_000_i64))]
     rope_bend_count: Option<i64>,
+    /// Way travelled, m.
+    #[schemars(range(min = 0, max = 1_000_000_000_000_i64))]
     mileage_m: Option<i64>,
+    /// Passengers.
+    #[schemars(range(min = 0, max = 1_000_000_000_000_i64))]
     passenger_count: Option<i64>,
+    /// Levellings.
+    #[schemars(range(min = 0, max = 1_000_000_000_000_i64))]
     levelling_count: Option<i64>,
+    /// Round trips.
+    #[schemars(range(min = 0, max = 1_000_000_000_000_i64))]
     round_trip_count: Option<i64>,
+}
+
+/// One counter at least.
+fn something_is_counted(schema: &mut Schema) {
+    let around = ["boot", "sent", "seq", "time"];
+    let names: Vec<String> = schema
+        .get("properties")
+        .and_then(serde_json::Value::as_object)
+        .into_iter()
+        .flat_map(|properties| properties.keys())
+        .filter(|name| !around.contains(&name.as_str()))
+        .cloned()
+        .collect();
+    let given = |name: &String| serde_json::json!({ "required": [name], "properties": { name: { "type": "number" } } });
+    let any: Vec<_> = names.iter().map(given).collect();
+    schema.insert("anyOf".to_owned(), any.into());
 }
 
 /// Decodes `stats.json`. Seq 0 means "none given".

@@ -13,6 +13,7 @@ mod numbers;
 mod pipeline;
 mod presence;
 mod profile;
+mod schema;
 mod shard;
 mod topic;
 mod unknown;
@@ -24,5 +25,6 @@ pub use profile::{
     CANONICAL, CodeLine, FieldLine, Mistake, Profile, ProfileView, Profiles, ProfilesError, Resolver, Trace,
     Tried, check, try_read,
 };
+pub use schema::{Endpoint, Schema, asyncapi};
 pub use shard::StoreState;
 pub use topic::{Channel, Format, Topic, TopicError, presence_topic};

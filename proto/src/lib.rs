@@ -26,5 +26,8 @@ pub mod dispatch {
     }
 }
 
+/// The source of `liftwatch.telemetry.v1`, for documents.
+pub const TELEMETRY_PROTO: &str = include_str!("../proto/liftwatch/telemetry/v1/telemetry.proto");
+
 /// The compiled descriptions of all packages, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!("generated/descriptors.bin");

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::{AuthMetrics, Gatekeeper, TakeAtWord, Watch};
 use crate::config::Config;
-use crate::{database, downlink, profile};
+use crate::{database, downlink, profile, schema};
 
 /// A stop that takes longer is ended by force, with exit code 1.
 const STOP_WITHIN: Duration = Duration::from_secs(25);
@@ -305,6 +305,7 @@ impl App {
                 checks: vec![check],
                 figures: Arc::new(move || figures.figures()),
                 offline_after: Duration::from_secs(config.ingest.offline_after_s),
+                documents: schema::documents(config, &addresses),
             });
             let stop = stops.edges.clone();
             edges.spawn(async move {

@@ -11,6 +11,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use simulator::Rate;
 
+use crate::schema::SchemaArgs;
+
 pub(crate) use access::{AccountCommand, Order, Region, SecretArgs, TerminalCommand};
 pub(crate) use audit::{AuditArgs, QuarantineCommand, Which};
 pub(crate) use pki::PkiCommand;
@@ -57,6 +59,8 @@ pub(crate) enum Command {
     /// Vendor profiles: the languages of terminals
     #[command(subcommand)]
     Profile(ProfileCommand),
+    /// Print what terminals publish as JSON Schema, or all of it as AsyncAPI
+    Schema(SchemaArgs),
     /// Accounts of other systems and dashboards, which may read
     #[command(subcommand)]
     Account(AccountCommand),

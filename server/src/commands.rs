@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{Cli, Command, DbCommand, DispatchCommand, ServeArgs};
 use crate::config::{Config, LogFormat};
 use crate::{
-    account, app, audit, database, db_status, demo, dispatch, logging, pki, profile, quarantine, terminal,
-    traffic,
+    account, app, audit, database, db_status, demo, dispatch, logging, pki, profile, quarantine, schema,
+    terminal, traffic,
 };
 
 /// Runs it. 0: done; 1: it failed, and standard error says why; 2: the command line or the configuration is
@@ -60,6 +60,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
             quiet_log()?;
             terminal::run(command).await?;
         }
+        Command::Schema(arguments) => schema::run(&arguments)?,
         Command::Profile(command) => return profile::run(command),
         Command::Account(command) => {
             quiet_log()?;

@@ -16,6 +16,7 @@ mod logging;
 mod pki;
 mod profile;
 mod quarantine;
+mod schema;
 mod terminal;
 mod traffic;
 

@@ -1,6 +1,7 @@
 //! The open read API, version 1.
 
 pub(crate) mod alarms;
+pub(crate) mod documents;
 pub(crate) mod elevators;
 mod extract;
 pub(crate) mod moment;
@@ -29,6 +30,8 @@ use crate::state::State;
         elevators::one,
         alarms::list,
         alarms::one,
+        documents::asyncapi,
+        documents::schema,
         health::livez,
         health::readyz,
         health::metrics
@@ -37,6 +40,7 @@ use crate::state::State;
     tags(
         (name = "elevators", description = "Elevators and their latest state"),
         (name = "alarms", description = "Alarms, open and past"),
+        (name = "documents", description = "What terminals publish over MQTT, for machines to read"),
         (name = "health", description = "For monitoring")
     )
 )]

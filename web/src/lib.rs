@@ -16,6 +16,7 @@ mod router;
 mod serve;
 mod state;
 
+pub use api::documents::Documents;
 pub use metrics::Metrics;
 pub use serve::serve;
 pub use state::{Check, Figures, LiveFigures, Parts, State};

@@ -79,6 +79,7 @@ pub(crate) async fn index(FromState(state): FromState<State>) -> Markup {
                 main id="live" { (live(&state).await) }
                 footer {
                     a href="/api/v1/openapi.json" { "OpenAPI" } " · "
+                    a href="/api/v1/asyncapi.json" { "AsyncAPI" } " · "
                     a href="/api/v1/elevators" { "电梯 elevators" } " · "
                     a href="/api/v1/alarms" { "警情 alarms" } " · "
                     a href="/metrics" { "metrics" } " · "

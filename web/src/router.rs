@@ -27,6 +27,8 @@ pub(crate) fn router(state: State) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .route("/api/v1/openapi.json", get(api::openapi))
+        .route("/api/v1/asyncapi.json", get(api::documents::asyncapi))
+        .route("/api/v1/schema/{name}", get(api::documents::schema))
         .route("/api/v1/elevators", get(api::elevators::list))
         .route("/api/v1/elevators/{elevator_id}", get(api::elevators::one))
         .route("/api/v1/alarms", get(api::alarms::list))

@@ -11,6 +11,7 @@ use store::Database;
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 
+use crate::api::documents::Documents;
 use crate::metrics::Metrics;
 use crate::page::OpenAlarms;
 use crate::rate::Rate;
@@ -88,6 +89,8 @@ pub struct Parts {
     pub figures: Arc<dyn LiveFigures>,
     /// A terminal without a sign of life for so long is shown as offline.
     pub offline_after: Duration,
+    /// Served as they are.
+    pub documents: Documents,
 }
 
 /// Shared by all handlers; cheap to clone.

@@ -220,6 +220,37 @@ fn counters_are_told_by_the_clock_grow_and_begin_anew_after_a_reset() {
     }
 }
 
+#[test]
+fn everything_written_in_json_is_valid() {
+    let validators = [ingest::Schema::Telemetry, ingest::Schema::Event, ingest::Schema::Stats]
+        .map(|schema| (schema.name(), jsonschema::validator_for(&schema.document()).unwrap()));
+    let mut seen = [0, 0, 0];
+    for (seed, kind) in FaultKind::ALL.into_iter().enumerate() {
+        let statistics = Some(Duration::from_mins(5));
+        let settings =
+            Settings { format: Format::Json, complete: seed % 2 == 0, statistics, ..Settings::default() };
+        let mut terminal = terminal(seed as u64, settings);
+        terminal.inject(Fault::new(kind).lasting(Duration::from_secs(100)), start());
+        for minute in 0..30 {
+            let now = start().plus(Duration::from_mins(minute));
+            terminal.tick(now);
+            terminal.connected(now);
+            for message in drain(&mut terminal, now) {
+                let payload: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
+                let index =
+                    validators.iter().position(|(name, _)| message.topic.ends_with(&format!("/{name}.json")));
+                let index = index.unwrap_or_else(|| panic!("{}", message.topic));
+                let errors: Vec<_> =
+                    validators[index].1.iter_errors(&payload).map(|it| it.to_string()).collect();
+                assert!(errors.is_empty(), "{payload}: {errors:?}");
+                seen[index] += 1;
+            }
+            terminal.disconnected();
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 10), "{seen:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use web::{Check, Figures, Metrics, Parts, State};
+use web::{Check, Documents, Figures, Metrics, Parts, State};
 
 /// A running server; stops when dropped.
 pub(crate) struct Server {
@@ -39,6 +39,10 @@ impl Server {
             checks,
             figures: Arc::new(figures),
             offline_after: domain::limits::OFFLINE_AFTER,
+            documents: Documents {
+                asyncapi: r#"{"asyncapi":"3.0.0"}"#.to_owned(),
+                schemas: vec![("telemetry", "{}".to_owned())],
+            },
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,0 +1,222 @@
+//! The schemas against what is documented, what the simulator's terminals say, and what the decoder refuses.
+
+use serde_json::{Value, json};
+
+use super::{Endpoint, Schema, asyncapi};
+use crate::{ProfileView, decode};
+
+fn validator(schema: Schema) -> jsonschema::Validator {
+    jsonschema::validator_for(&schema.document()).unwrap()
+}
+
+fn is_decoded(schema: Schema, payload: &Value) -> bool {
+    let topic = format!("lift/v1/350102/t1/{}.json", schema.name());
+    decode(&topic, payload.to_string().as_bytes(), ProfileView::canonical()).is_ok()
+}
+
+/// The decoder and the schema agree.
+fn check(schema: Schema, payload: Value, good: bool) {
+    let found: Vec<String> = validator(schema).iter_errors(&payload).map(|error| error.to_string()).collect();
+    assert_eq!(found.is_empty(), good, "schema {}: {payload}: {found:?}", schema.name());
+    assert_eq!(is_decoded(schema, &payload), good, "decoder: {payload}");
+}
+
+#[test]
+fn what_is_decoded_is_valid() {
+    for payload in [
+        json!({"time": 0}),
+        json!({"time": "2026-11-22T08:00:00.123+08:00"}),
+        json!({"time": "2026-11-22 08:00:00", "boot": 7, "sent": 5, "seq": 9}),
+        json!({"time": 0, "floor": null, "codes": null, "service_mode": null, "door_zone": null}),
+        json!({"time": 0, "codes": ["entrapment", 5, "F9999"], "colour": {"deep": [1]}}),
+        json!({"readings": [{"time": 0}, {"time": 1, "flags": 31, "car_temp_c": -10.5}]}),
+        json!({"boot": 4_294_967_295_u32, "prev_boot_last_seq": 9, "dropped": {"from": 1, "to": 5},
+               "readings": [{"time": 0, "position_mm": -2_000_000, "velocity_mm_s": 30_000, "load_kg": 30_000}]}),
+    ] {
+        check(Schema::Telemetry, payload, true);
+    }
+    for payload in [
+        json!({"boot": 7, "seq": 9, "time": "2026-11-22T00:00:00Z", "code": "entrapment", "state": "open"}),
+        json!({"time": 0, "code": 5, "state": "close", "active": ["entrapment"]}),
+        json!({"events": [{"time": 0, "code": "x", "state": "once"}]}),
+        json!({"active": []}),
+    ] {
+        check(Schema::Event, payload, true);
+    }
+}
+
+#[test]
+fn statistics_count_something() {
+    check(
+        Schema::Stats,
+        json!({"boot": 7, "seq": 10, "time": 0, "run_count": 51_234, "energy_kwh": 8123.5}),
+        true,
+    );
+    check(Schema::Stats, json!({"time": 0, "total_hours": 0, "mileage_m": null}), true);
+    for payload in [
+        json!({"time": 0}),
+        json!({"time": 0, "run_count": null}),
+        json!({"run_count": 1}),
+        json!({"time": 0, "run_count": 1.5}),
+        json!({"time": 0, "run_count": -1}),
+        json!({"time": 0, "energy_kwh": "much"}),
+        json!({"time": 0, "total_hours": 1e300}),
+    ] {
+        check(Schema::Stats, payload, false);
+    }
+}
+
+#[test]
+fn what_is_refused_for_its_shape_is_invalid() {
+    for payload in [
+        json!(7),
+        json!([]),
+        json!({}),
+        json!({"seq": 1}),
+        json!({"time": "noon"}),
+        json!({"time": null}),
+        json!({"time": 0, "service_mode": 8}),
+        json!({"time": 0, "service_mode": "normal"}),
+        json!({"time": 0, "door_zone": 1}),
+        json!({"time": 0, "passengers": "yes"}),
+        json!({"time": 0, "load_kg": 99_999}),
+        json!({"time": 0, "load_kg": -1}),
+        json!({"time": 0, "floor": ""}),
+        json!({"time": 0, "floor": "12345678901234567"}),
+        json!({"time": 0, "floor": 12}),
+        json!({"time": 0, "car_temp_c": 1e300}),
+        json!({"time": 0, "codes": "5"}),
+        json!({"time": 0, "codes": [""]}),
+        json!({"time": 0, "codes": ["a\u{0}b"]}),
+        json!({"time": 0, "codes": [{}]}),
+        json!({"time": 0, "codes": vec![5; 33]}),
+        json!({"time": 0, "seq": -1}),
+        json!({"time": 0, "boot": -1}),
+        json!({"readings": []}),
+        json!({"readings": {}}),
+        json!({"readings": [{}]}),
+        json!({"readings": [{"time": 0, "flags": 32}]}),
+        json!({"readings": vec![json!({"time": 0}); 1_001]}),
+        json!({"dropped": {"from": 1}, "readings": [{"time": 0}]}),
+    ] {
+        check(Schema::Telemetry, payload, false);
+    }
+    for payload in [
+        json!({}),
+        json!({"code": "entrapment"}),
+        json!({"code": "entrapment", "state": "open"}),
+        json!({"time": 0, "code": "entrapment"}),
+        json!({"time": 0, "state": "open"}),
+        json!({"time": 0, "code": "entrapment", "state": "ajar"}),
+        json!({"events": []}),
+        json!({"events": [{"code": 5, "state": "open"}]}),
+        json!({"active": "entrapment"}),
+        json!({"active": vec!["x"; 33]}),
+    ] {
+        check(Schema::Event, payload, false);
+    }
+}
+
+/// Every JSON object of docs/wire.md that a terminal publishes, or is told.
+#[test]
+fn every_example_of_the_wire_document_is_valid() {
+    let text = include_str!("../../../docs/wire.md");
+    let mut seen = 0;
+    for (index, _) in text.match_indices("{\"") {
+        let mut stream = serde_json::Deserializer::from_str(&text[index..]).into_iter::<Value>();
+        let Some(Ok(example)) = stream.next() else { continue };
+        let has = |name: &str| example.get(name).is_some();
+        // Parts of an example, and shortened ones ("time":"...").
+        if example.to_string().contains("...") || example.as_object().is_none_or(|object| object.len() < 2) {
+            continue;
+        }
+        let schema = if has("readings") {
+            Schema::Telemetry
+        } else if has("clock_set") || has("report_rate") || has("live_view") {
+            Schema::Down
+        } else if has("reason") {
+            Schema::Presence
+        } else if has("run_count") {
+            Schema::Stats
+        } else if has("active") || has("events") {
+            Schema::Event
+        } else {
+            continue;
+        };
+        seen += 1;
+        let errors: Vec<String> =
+            validator(schema).iter_errors(&example).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{example}: {errors:?}");
+    }
+    assert!(seen >= 8, "{seen} examples found");
+}
+
+#[test]
+fn every_field_has_a_description() {
+    fn described(name: &str, value: &Value) {
+        if let Some(properties) = value.get("properties").and_then(Value::as_object) {
+            for (field, schema) in properties {
+                let told = schema.get("description").is_some() || schema.get("$ref").is_some();
+                let referred = schema.get("anyOf").is_some();
+                assert!(told || referred, "{name}.{field} has no description: {schema}");
+                described(field, schema);
+            }
+        }
+        for definition in value.get("$defs").and_then(Value::as_object).into_iter().flatten() {
+            described(definition.0, definition.1);
+        }
+    }
+    for schema in Schema::ALL {
+        let document = schema.document();
+        assert!(document["$schema"].as_str().unwrap().contains("2020-12"));
+        assert_eq!(Schema::named(schema.name()), Some(schema));
+        described(schema.name(), &document);
+    }
+}
+
+#[test]
+fn the_asyncapi_document_is_whole() {
+    let endpoint = Endpoint {
+        name: "tls",
+        host: "lift.example:8883".to_owned(),
+        protocol: "mqtts",
+        pathname: None,
+        certificates: true,
+    };
+    let document = asyncapi("1.2.3", &[endpoint]);
+    assert_eq!((&document["asyncapi"], &document["info"]["version"]), (&json!("3.0.0"), &json!("1.2.3")));
+    assert_eq!(document["servers"]["tls"]["host"], "lift.example:8883");
+    assert_eq!(document["servers"]["tls"]["security"].as_array().unwrap().len(), 2);
+    assert_eq!(document["channels"]["telemetryJson"]["address"], "lift/v1/{area}/{terminal}/telemetry.json");
+    let proto = document["components"]["messages"]["telemetry"]["payload"]["schema"].as_str().unwrap();
+    assert!(proto.contains("message TelemetryBatch"));
+
+    // Every reference leads somewhere.
+    fn references<'v>(value: &'v Value, found: &mut Vec<&'v str>) {
+        match value {
+            Value::Object(object) => {
+                for (name, value) in object {
+                    match value {
+                        Value::String(text) if name == "$ref" => found.push(text),
+                        value => references(value, found),
+                    }
+                }
+            }
+            Value::Array(list) => list.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    references(&document, &mut found);
+    assert!(found.len() > 20);
+    for reference in found {
+        let pointer = reference.strip_prefix('#').unwrap_or_else(|| panic!("{reference} leads outside"));
+        assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+    }
+    // Payloads are schemas that a validator takes.
+    for channel in ["telemetryJson", "eventJson", "statsJson", "presence", "downJson"] {
+        let schema = &document["components"]["messages"][channel]["payload"]["schema"];
+        let validator = jsonschema::draft7::new(schema).unwrap_or_else(|error| panic!("{channel}: {error}"));
+        assert!(!validator.is_valid(&json!(7)), "{channel}");
+    }
+}
