@@ -165,7 +165,7 @@ impl Outbox {
         let entries: Vec<Entry> = queue.drain(..count).collect();
         // Only telemetry has a place for it.
         let told =
-            if kind != Kind::Telemetry { None } else { self.gaps.iter().position(|gap| gap.boot == boot) };
+            (kind == Kind::Telemetry).then(|| self.gaps.iter().position(|gap| gap.boot == boot)).flatten();
         let gap = told.and_then(|index| self.gaps.remove(index));
         self.inflight_entries += count;
         Some(self.depart(entries, gap, now))
