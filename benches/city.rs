@@ -56,7 +56,7 @@ impl City {
     /// Fills the table with all that was sent from `from_s` to `to_s` before the end, over two connections.
     pub(crate) async fn fill(&self, database: &Database, from_s: i64, to_s: i64) -> u64 {
         let began = Instant::now();
-        // Each takes every other hour, so that they do not meet in a chunk's index.
+        // Each takes every other COPY.
         let half = |odd: i64| {
             let (city, database) = (*self, database.clone());
             tokio::spawn(async move {
@@ -64,7 +64,7 @@ impl City {
                 let mut before_s = from_s;
                 while before_s > to_s {
                     let next = (before_s - COPY_S).max(to_s);
-                    if before_s / HOUR_S % 2 == odd {
+                    if before_s / COPY_S % 2 == odd {
                         rows += city.copy(&mut bulk, before_s, next).await;
                         if odd == 0 && rows >= said + 2_000_000 {
                             said = rows;

@@ -8,6 +8,7 @@
 //!
 //! `--keep` leaves the database and prints its URL; with that in LIFTWATCH_BENCH_URL the next run uses it as it is.
 
+mod beside;
 mod city;
 mod measure;
 mod support;
@@ -15,21 +16,19 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use beside::Ingest;
 use city::City;
 use domain::{Area, ArrivalNo, ElevatorId, Timestamp};
 use measure::{Table, cold, load};
-use prometheus_client::registry::Registry;
 use store::testing::TestDatabase;
 use store::{
-    AlarmCommitter, Database, ElevatorSeries, ElevatorState, FleetFilter, FleetMinute, Item, LatestStates,
-    PresenceRecord, Queries, QueryConfig, QueryMetrics, SeriesField, StoreConfig, StoreMetrics, Writer,
+    AlarmCommitter, Database, ElevatorSeries, ElevatorState, FaultsBy, FleetFilter, FleetMinute,
+    LatestStates, Month, PresenceRecord, Queries, QueryConfig, QueryMetrics, SeriesField, StoreConfig,
 };
 
 const DAYS: i64 = 3;
 const COLD_ROUNDS: i64 = 3;
 const HOUR: Duration = Duration::from_hours(1);
-/// Rows a second beside the questions.
-const BESIDE: i64 = 20_000;
 
 #[tokio::main]
 async fn main() {
@@ -50,6 +49,14 @@ async fn main() {
     } else {
         city(rows, elevators, newest(&database).await)
     };
+    // One that was kept may be older than the faults.
+    let faults: i64 = sqlx::query_scalar("SELECT count(*) FROM fault_period")
+        .fetch_one(database.pool())
+        .await
+        .expect("a count");
+    if faults == 0 {
+        faults(&database, city.elevators, city.end).await;
+    }
     measure::describe(&database).await;
 
     let timeout = Duration::from_mins(2);
@@ -195,6 +202,27 @@ fn state(id: i64, at: Timestamp) -> ElevatorState {
     }
 }
 
+/// A year of faults until `end`, one per elevator and month, five minutes long, of twenty codes; the newest of a hundredth
+/// of the fleet are still open.
+async fn faults(database: &Database, elevators: i64, end: Timestamp) {
+    sqlx::query(
+        "INSERT INTO fault_period (elevator_id, terminal_id, code, slug, opened, closed, closed_by)
+         SELECT id, 'bench-' || lpad(id::text, 6, '0'), 'code' || (id * 7 + month) % 20, 'code' || (id * 7 + month) % 20,
+             opened, CASE WHEN month > 0 OR id % 100 > 0 THEN opened + INTERVAL '5 minutes' END,
+             CASE WHEN month > 0 OR id % 100 > 0 THEN 'event' END
+         FROM generate_series(11, 0, -1) AS month,
+             generate_series(1, $1::int8) AS id,
+             LATERAL (SELECT $2 - (month * 30 + id * 7919 % 100000 / 3400.0) * INTERVAL '1 day' AS opened) AS at
+         ORDER BY opened",
+    )
+    .bind(elevators)
+    .bind(end.to_utc())
+    .execute(database.pool())
+    .await
+    .expect("faults are made");
+    sqlx::raw_sql("VACUUM (ANALYZE) fault_period").execute(database.pool()).await.expect("statistics");
+}
+
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
 enum Ask {
@@ -207,10 +235,13 @@ enum Ask {
     Days,
     Minute,
     MinuteOfCity,
+    FaultsOfMonth,
+    FaultsOfYear,
+    FaultsOfCity,
 }
 
 impl Ask {
-    const ALL: [Ask; 9] = [
+    const ALL: [Ask; 12] = [
         Ask::Fleet,
         Ask::FleetPage,
         Ask::City,
@@ -220,6 +251,9 @@ impl Ask {
         Ask::Days,
         Ask::Minute,
         Ask::MinuteOfCity,
+        Ask::FaultsOfMonth,
+        Ask::FaultsOfYear,
+        Ask::FaultsOfCity,
     ];
 
     fn name(self) -> &'static str {
@@ -233,12 +267,15 @@ impl Ask {
             Ask::Days => "one elevator's three days by the minute, speed, 500 points",
             Ask::Minute => "one minute of the fleet",
             Ask::MinuteOfCity => "one minute of one city of ten",
+            Ask::FaultsOfMonth => "faults of a month by code and maintainer",
+            Ask::FaultsOfYear => "faults of twelve months by code, maintainer and month",
+            Ask::FaultsOfCity => "faults of twelve months of one city of ten",
         }
     }
 
     fn warm_rounds(self) -> usize {
         match self {
-            Ask::Fleet | Ask::Minute | Ask::MinuteOfCity => 10,
+            Ask::Fleet | Ask::Minute | Ask::MinuteOfCity | Ask::FaultsOfYear => 10,
             _ => 40,
         }
     }
@@ -269,6 +306,9 @@ impl Ask {
                 queries.fleet_minute(&self.minute(city, round), |_| rows += 1).await.expect("a minute");
                 rows
             }
+            Ask::FaultsOfMonth | Ask::FaultsOfYear | Ask::FaultsOfCity => {
+                queries.faults_by(&self.faults(city, round)).await.expect("faults").len()
+            }
         };
         (began.elapsed(), rows)
     }
@@ -280,6 +320,9 @@ impl Ask {
             }
             Ask::Day | Ask::DayOfThree | Ask::Days => queries.plan(&self.series(city, 0)).await,
             Ask::Minute | Ask::MinuteOfCity => queries.plan(&self.minute(city, 0)).await,
+            Ask::FaultsOfMonth | Ask::FaultsOfYear | Ask::FaultsOfCity => {
+                queries.plan(&self.faults(city, 0)).await
+            }
         };
         let plan = plan.expect("a plan");
         let mut indexes: Vec<String> = plan.indexes.iter().map(|name| measure::index_name(name)).collect();
@@ -326,6 +369,24 @@ impl Ask {
         }
     }
 
+    fn faults(self, city: &City, round: i64) -> FaultsBy {
+        let month = |back: u64| {
+            let day =
+                city.end.minus(Duration::from_hours(24 * 30 * back)).to_utc().expect("a day of our time");
+            Month::new(day.year(), day.month().into()).expect("a month")
+        };
+        let one = matches!(self, Ask::FaultsOfMonth);
+        let region = Area::from_number(350_100 + (round % 10 * 100).unsigned_abs() as u32).expect("an area");
+        FaultsBy {
+            from: month(if one { 1 + round.unsigned_abs() } else { 11 }),
+            last: month(if one { 1 + round.unsigned_abs() } else { 0 }),
+            regions: if matches!(self, Ask::FaultsOfCity) { vec![region] } else { Vec::new() },
+            slug: None,
+            company_id: None,
+            now: city.end,
+        }
+    }
+
     fn minute(self, city: &City, round: i64) -> FleetMinute {
         let region = Area::from_number(350_200).expect("an area");
         FleetMinute {
@@ -333,66 +394,4 @@ impl Ask {
             regions: if matches!(self, Ask::MinuteOfCity) { vec![region] } else { Vec::new() },
         }
     }
-}
-
-/// A writer beside the questions.
-struct Ingest {
-    stop: Arc<std::sync::atomic::AtomicBool>,
-    task: tokio::task::JoinHandle<(i64, Duration, Vec<Duration>)>,
-}
-
-impl Ingest {
-    async fn start(database: &Database, elevators: i64) -> Self {
-        let mut writer = Writer::new(database, StoreMetrics::register(&mut Registry::default()).into());
-        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let begin: Timestamp = time::OffsetDateTime::now_utc().into();
-        // Numbers its readings are not known by yet.
-        let first = begin.micros() % 1_000_000_000 * elevators;
-        let task = tokio::spawn(async move {
-            let (began, mut next, mut commits) = (Instant::now(), 0, Vec::new());
-            while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
-                let due = (began.elapsed().as_secs_f64() * BESIDE as f64) as i64;
-                if due == next {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                    continue;
-                }
-                let due = due.min(next + 5_000);
-                let now: Timestamp = time::OffsetDateTime::now_utc().into();
-                let items: Vec<_> = (next..due)
-                    .map(|n| {
-                        let mut one = support::incoming(n % elevators, elevators, now);
-                        one.arrival.no = ArrivalNo(first + n);
-                        Item::Message(renumber(one, first / elevators + n / elevators))
-                    })
-                    .collect();
-                let commit = Instant::now();
-                writer.commit(&items).await.expect("rows are committed");
-                commits.push(commit.elapsed());
-                next = due;
-            }
-            (next, began.elapsed(), commits)
-        });
-        // Its terminals are known before anything is measured.
-        tokio::time::sleep(Duration::from_secs(6)).await;
-        Self { stop, task }
-    }
-
-    async fn stop(self) -> String {
-        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        let (rows, elapsed, mut commits) = self.task.await.expect("the writer goes on");
-        let rate = rows as f64 / elapsed.as_secs_f64();
-        let (p50, p99) = (measure::at(&mut commits, 0.5), measure::at(&mut commits, 0.99));
-        format!("{rate:.0} rows/s, commits p50 {p50}, p99 {p99}")
-    }
-}
-
-/// The same message as its terminal's `seq`th.
-fn renumber(mut incoming: store::Incoming, seq: i64) -> store::Incoming {
-    if let domain::Message::Telemetry(batch) = Arc::make_mut(&mut incoming.message) {
-        for reading in &mut batch.readings {
-            reading.seq = domain::Seq(seq);
-        }
-    }
-    incoming
 }

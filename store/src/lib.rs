@@ -57,9 +57,9 @@ pub use maintenance::{MaintenanceMetrics, MaintenanceReport, Step};
 pub use presence::{PresenceRecord, TerminalPresence};
 pub use quarantine::{Numbered, QuarantineEntry, QuarantineFilter, QuarantineReason, QuarantineRecord};
 pub use query::{
-    Connection, ElevatorSeries, FieldSeries, FleetFilter, FleetMinute, FleetState, LatestStates,
-    MinuteReading, Plan, Point, Queries, QueryConfig, QueryError, QueryMetrics, Question, Resolution, Series,
-    SeriesField, StatesPage, m4,
+    Connection, ElevatorSeries, FaultCount, FaultsBy, FieldSeries, FleetFilter, FleetMinute, FleetState,
+    LatestStates, Maintainer, MinuteReading, Month, Plan, Point, Queries, QueryConfig, QueryError,
+    QueryMetrics, Question, Resolution, Series, SeriesField, StatesPage, m4,
 };
 pub use registry::{Registry, TerminalRecord};
 pub use retention::{Kept, Retention};

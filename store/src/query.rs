@@ -8,8 +8,10 @@
 //! Does not cache, and does not decide who may see what: regions come as arguments.
 
 mod downsample;
+mod faults;
 mod metrics;
 mod minute;
+mod month;
 mod plan;
 mod region;
 mod series;
@@ -29,8 +31,10 @@ use crate::error::is_cancelled;
 use crate::{Database, StoreError};
 
 pub use downsample::{Point, m4};
+pub use faults::{FaultCount, FaultsBy, Maintainer};
 pub use metrics::QueryMetrics;
 pub use minute::{FleetMinute, MinuteReading};
+pub use month::Month;
 pub use plan::Plan;
 pub use series::{ElevatorSeries, FieldSeries, Resolution, Series, SeriesField};
 pub use states::{Connection, FleetFilter, FleetState, LatestStates, StatesPage};

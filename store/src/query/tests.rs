@@ -1,6 +1,7 @@
 //! The questions on a real database: what they answer, and which way the planner takes.
 
 mod bounds;
+mod faults;
 mod minute;
 mod series;
 mod states;
