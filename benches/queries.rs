@@ -50,11 +50,11 @@ async fn main() {
         city(rows, elevators, newest(&database).await)
     };
     // One that was kept may be older than the faults.
-    let faults: i64 = sqlx::query_scalar("SELECT count(*) FROM fault_period")
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM fault_period")
         .fetch_one(database.pool())
         .await
         .expect("a count");
-    if faults == 0 {
+    if kept == 0 {
         faults(&database, city.elevators, city.end).await;
     }
     measure::describe(&database).await;
