@@ -22,7 +22,7 @@ use clap::Parser;
 use simulator::{Fleet, FleetConfig, FleetReport, Rate};
 use store::testing::TestDatabase;
 use support::raw_copy::{self, RawCopy};
-use support::run::{Cpu, Server, database_name, memory_mb, print_load};
+use support::run::{Cpu, CpuMark, Server, database_name, memory_mb, print_load};
 
 /// Ninety-nine of a hundred messages are acknowledged within this time, commit included.
 const ACKNOWLEDGE_MS_AIM: f64 = 25.0;
@@ -112,9 +112,9 @@ async fn measure(program: &Path, arguments: &Arguments) -> Figures {
         assert!(Instant::now() < deadline, "the fleet did not get going: {:?}", fleet.last_refusal());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let before = (Instant::now(), fleet.counters(), Cpu::now(Some(server.id()), name));
+    let before = (Instant::now(), fleet.counters(), CpuMark::now(Some(server.id()), name));
     tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
-    let after = (Instant::now(), fleet.counters(), Cpu::now(Some(server.id()), name));
+    let after = (Instant::now(), fleet.counters(), CpuMark::now(Some(server.id()), name));
     let memory_mb = memory_mb(server.id());
     let report = fleet.stop().await;
     let database = test.open().await;
@@ -125,7 +125,7 @@ async fn measure(program: &Path, arguments: &Arguments) -> Figures {
         seconds: (after.0 - before.0).as_secs_f64(),
         messages: (after.1.acked - before.1.acked) as f64,
         readings: (after.1.items_acked - before.1.items_acked) as f64,
-        cpu: after.2.minus(&before.2),
+        cpu: after.2.since(&before.2),
     };
     print(&figures, arguments);
     println!("memory                {memory_mb:>10.1} MB server");

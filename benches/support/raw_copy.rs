@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 use sqlx::postgres::PgPoolCopyExt;
 use sqlx::{AssertSqlSafe, PgPool};
 
-use super::run::Cpu;
+use super::run::CpuMark;
 
 /// What it cost.
 #[derive(Debug, Default)]
@@ -69,10 +69,10 @@ async fn put_back(pool: &PgPool, wanted: &str, database: &str) -> RawCopy {
         .execute(pool)
         .await
         .expect("delete");
-    let (cpu, began) = (Cpu::now(None, database), Instant::now());
+    let (cpu, began) = (CpuMark::now(None, database), Instant::now());
     let mut copy = pool.copy_in_raw("COPY telemetry FROM STDIN (FORMAT binary)").await.expect("copy in");
     copy.send(bytes).await.expect("send");
     let rows = copy.finish().await.expect("finish");
     let spent = began.elapsed();
-    RawCopy { rows, spent, postgres: Cpu::now(None, database).minus(&cpu).postgres }
+    RawCopy { rows, spent, postgres: CpuMark::now(None, database).since(&cpu).postgres }
 }

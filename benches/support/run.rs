@@ -1,5 +1,6 @@
 //! A real `liftwatch serve` process, and who used how much of the machine.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -100,38 +101,6 @@ pub(crate) struct Cpu {
 }
 
 impl Cpu {
-    /// Used until now by a server, by PostgreSQL for this database with what serves all databases of this machine,
-    /// and by this process.
-    pub(crate) fn now(server: Option<u32>, database: &str) -> Self {
-        let is_other = |word: &String| word.contains("liftwatch_test_") && !word.contains(database);
-        let postgres = all_processes().map_or(0.0, |processes| {
-            processes
-                .filter_map(Result::ok)
-                // The private one runs through its own loader, which stands first on its command line.
-                .filter(|process| {
-                    process.cmdline().is_ok_and(|line| {
-                        line.iter().any(|word| word.contains("postgres")) && !line.iter().any(is_other)
-                    })
-                })
-                .map(|process| seconds(&process))
-                .sum()
-        });
-        Self {
-            server: server.map_or(0.0, cpu_of),
-            postgres,
-            own: Process::myself().map_or(0.0, |process| seconds(&process)),
-        }
-    }
-
-    pub(crate) fn minus(&self, before: &Self) -> Self {
-        Self {
-            server: self.server - before.server,
-            // Processes that ended meanwhile took theirs along.
-            postgres: (self.postgres - before.postgres).max(0.0),
-            own: self.own - before.own,
-        }
-    }
-
     pub(crate) fn plus(&self, other: &Self) -> Self {
         Self {
             server: self.server + other.server,
@@ -139,6 +108,58 @@ impl Cpu {
             own: self.own + other.own,
         }
     }
+}
+
+/// The counters at a moment.
+#[derive(Debug)]
+pub(crate) struct CpuMark {
+    server: f64,
+    own: f64,
+    /// By process: what ends meanwhile takes its counter along, what begins has one from nothing.
+    postgres: BTreeMap<i32, f64>,
+}
+
+impl CpuMark {
+    /// Of a server, of this process, and of PostgreSQL for this database: its sessions, and what serves all databases
+    /// of its cluster.
+    pub(crate) fn now(server: Option<u32>, database: &str) -> Self {
+        Self {
+            server: server.map_or(0.0, cpu_of),
+            own: Process::myself().map_or(0.0, |process| seconds(&process)),
+            postgres: postgres(database),
+        }
+    }
+
+    /// What was used since.
+    pub(crate) fn since(&self, before: &Self) -> Cpu {
+        let used = |(pid, now): (&i32, &f64)| now - before.postgres.get(pid).copied().unwrap_or(0.0);
+        Cpu {
+            server: self.server - before.server,
+            postgres: self.postgres.iter().map(used).sum(),
+            own: self.own - before.own,
+        }
+    }
+}
+
+fn postgres(database: &str) -> BTreeMap<i32, f64> {
+    let processes: Vec<(Process, i32, String)> = all_processes()
+        .into_iter()
+        .flatten()
+        .filter_map(|process| {
+            let process = process.ok()?;
+            let (parent, line) = (process.stat().ok()?.ppid, process.cmdline().ok()?.join(" "));
+            line.contains("postgres").then_some((process, parent, line))
+        })
+        .collect();
+    let cluster = processes.iter().find(|(_, _, line)| line.contains(database)).map(|(_, parent, _)| *parent);
+    let is_ours = |parent: i32, line: &str| {
+        Some(parent) == cluster && (line.contains(database) || !line.contains("liftwatch_test_"))
+    };
+    processes
+        .iter()
+        .filter(|(_, parent, line)| is_ours(*parent, line))
+        .map(|(process, ..)| (process.pid, seconds(process)))
+        .collect()
 }
 
 /// Seconds of CPU a process has used.
