@@ -205,7 +205,11 @@ fn begin(periods: &mut Vec<FaultPeriod>, mark: &Mark, code: &Code, by: OpenedBy)
         |period: &&mut FaultPeriod| period.code.raw == code.raw && (period.is_open() || period.opened == at);
     match periods.iter_mut().find(same) {
         Some(period) if period.is_open() || by == OpenedBy::Once => {}
-        Some(period) => (period.closed, period.closed_by) = (None, None),
+        Some(period) => {
+            (period.closed, period.closed_by) = (None, None);
+            // Or the same list told twice would say more than once.
+            period.listed |= by == OpenedBy::List;
+        }
         None => {
             let mut period = FaultPeriod {
                 code: code.clone(),
@@ -289,6 +293,14 @@ mod tests {
         let expected =
             [("door_open_fault", 10, Some(20), "event", "event"), ("door_open_fault", 30, None, "event", "")];
         assert_eq!(told(&found), expected);
+    }
+
+    #[test]
+    fn a_list_told_twice_says_no_more_than_once() {
+        let door = || code("door_open_fault");
+        let once = vec![mark(-7, 10, Says::Once(door())), mark(-6, 10, Says::List(vec![door()]))];
+        let twice = once.iter().chain(&once).cloned().collect();
+        assert_eq!(periods(once), periods(twice));
     }
 
     #[test]
