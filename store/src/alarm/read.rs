@@ -213,7 +213,7 @@ impl Database {
     }
 
     /// Deletes events of alarms decided before `before`, save those of open alarms and what follows them, at most
-    /// [`RETIRE_MAX`], and answers how many. The stream then begins later.
+    /// 5,000 in one call, and answers how many. The stream then begins later.
     pub async fn alarm_event_retire(&self, before: OffsetDateTime) -> Result<u64, StoreError> {
         let mut connection = self.pool().acquire().await?;
         // Numbers are in the order of commits, which is nearly that of time: the first tells whether any is due.
