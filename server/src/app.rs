@@ -253,9 +253,11 @@ impl App {
             data.spawn(
                 async move { ("ingest", Ingest::run(ingest_config, wiring).await.map_err(Into::into)) },
             );
-            // Ends when the writers of ingest have.
+            // Ends when the writers of ingest have; a store that is given up is not waited for once more, as the
+            // next start makes up what the ledger does not know.
+            let given_up = stops.abandon.clone();
             data.spawn(async move {
-                ledger.run().await;
+                given_up.run_until_cancelled(ledger.run()).await;
                 ("ledger", Ok(()))
             });
             let stop = stops.gate.clone();
