@@ -1,10 +1,10 @@
 //! Kills at random, then the books: what was acknowledged is there, once.
 //!
-//! Terminals that store and forward send all the time, with clocks that are wrong by up to a minute; between them
-//! come payloads that cannot be decoded, readings from the future, and faults that raise alarms. Meanwhile server,
-//! database and connections are killed, stopped, cut and frozen, as a seed says. Each round ends with a
-//! reconciliation: acknowledged = rows + quarantine, no row twice, alarm numbers without a gap, a ledger without an
-//! unaccounted number.
+//! Terminals that store and forward send all the time, with clocks that are wrong by up to a minute, counters among
+//! it; between them come payloads that cannot be decoded, readings from the future, and faults that raise alarms.
+//! Meanwhile server, database and connections are killed, stopped, cut and frozen, as a seed says. Each round ends
+//! with a reconciliation: acknowledged = rows + quarantine, no row twice, alarm numbers without a gap, a ledger
+//! without an unaccounted number.
 //!
 //! `LIFTWATCH_CHAOS_SEED` repeats a run's decisions, `LIFTWATCH_CHAOS_MINUTES` makes it long:
 //! `LIFTWATCH_CHAOS_MINUTES=60 cargo test -p server --test system chaos -- --nocapture`.
@@ -205,6 +205,7 @@ async fn chaos_loses_nothing_and_doubles_nothing() {
             prefix: prefix.clone(),
             seed: chance.next(),
             skew_max: Duration::from_mins(1),
+            statistics: Some(Duration::from_secs(5)),
             acked_file: Some(ledger.path().to_owned()),
             outbox_max: 100_000,
             keep_alive: Duration::from_secs(5),
@@ -258,6 +259,7 @@ async fn books(url: &str, posted: &Posted) {
     assert_eq!(undecodable, posted.undecodable.load(Ordering::Relaxed), "each once");
     assert_eq!(future, posted.future.load(Ordering::Relaxed), "each once");
     assert_eq!(total, undecodable + future, "and nothing else");
+    assert!(count("SELECT count(*) FROM statistics").await > 0, "counters were among it");
     let events = count("SELECT count(*) FROM alarm_event").await;
     assert_eq!(events, count("SELECT coalesce(max(no), 0) FROM alarm_event").await, "numbers without a gap");
     let raised = "SELECT count(*) FROM alarm WHERE starts_with(terminal_id, 'alarm-')";

@@ -8,36 +8,52 @@ use sqlx::Connection;
 
 use crate::harness::binary;
 
-/// Every acknowledged (terminal, boot, seq) of telemetry is exactly one row, and terminals of this `prefix` have no
-/// other row. Answers how many there are.
+/// Every acknowledged (terminal, boot, seq) is exactly one row of its table, and terminals of this `prefix` have no
+/// other row. Answers how many readings there are.
 pub(crate) async fn reconcile_prefix(url: &str, report: &FleetReport, ledger: &Path, prefix: &str) -> usize {
     assert_eq!(report.unacked, 0, "everything was acknowledged in the end: {report}");
     assert_eq!(report.counts.dropped, 0, "no outbox was full: {report}");
+    assert!(report.ledger_complete);
+    let ledger = std::fs::read_to_string(ledger).expect("the ledger");
     let mut connection = sqlx::PgConnection::connect(url).await.expect("connect");
-    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
+    for (table, channel) in [("fault", "event"), ("statistics", "stats")] {
+        reconcile_table(&mut connection, table, channel, &ledger, prefix).await;
+    }
+    reconcile_table(&mut connection, "telemetry", "telemetry", &ledger, prefix).await
+}
+
+async fn reconcile_table(
+    connection: &mut sqlx::PgConnection,
+    table: &str,
+    channel: &str,
+    ledger: &str,
+    prefix: &str,
+) -> usize {
+    let rows: Vec<(String, i64, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
         "SELECT terminal_id, boot, seq
-         FROM telemetry
+         FROM {table}
          JOIN source USING (source)
-         WHERE starts_with(terminal_id, $1)",
-    )
+         WHERE starts_with(terminal_id, $1)"
+    )))
     .bind(prefix)
-    .fetch_all(&mut connection)
+    .fetch_all(connection)
     .await
     .expect("rows");
     let count = rows.len();
     let stored: HashSet<_> = rows.into_iter().collect();
-    assert_eq!(stored.len(), count, "no reading twice");
-    assert!(report.ledger_complete);
-    let ledger = std::fs::read_to_string(ledger).expect("the ledger");
+    assert_eq!(stored.len(), count, "{table}: no row twice");
     let mut acked = HashSet::new();
-    for line in ledger.lines().filter(|line| line.ends_with(",telemetry")) {
+    for line in ledger.lines() {
         let fields: Vec<_> = line.split(',').collect();
+        if fields.last() != Some(&channel) {
+            continue;
+        }
         let number = |index: usize| fields[index].parse::<i64>().expect("a number");
         let key = (fields[0].to_owned(), number(1), number(2));
-        assert!(stored.contains(&key), "acknowledged, but not stored: {key:?}");
+        assert!(stored.contains(&key), "acknowledged, but not in {table}: {key:?}");
         acked.insert(key);
     }
-    assert_eq!(acked.len(), count, "every row was acknowledged");
+    assert_eq!(acked.len(), count, "every row of {table} was acknowledged");
     count
 }
 

@@ -57,12 +57,7 @@ impl TestDatabase {
             eprintln!("SKIPPED {test}: {COMMUNITY_URL_VARIABLE} names no server of the Community edition");
             return None;
         };
-        let nonce = &uuid::Uuid::new_v4().simple().to_string()[..8];
-        let name = format!("liftwatch_test_community_{}_{nonce}", std::process::id());
-        let mut admin = admin(&server).await;
-        execute(&mut admin, format!("CREATE DATABASE {name}")).await;
-        let url = with_database(&server, &name);
-        let made = Self { server, name, url };
+        let made = Self::made_blank(server, "community").await;
         let database = Database::connect(&made.url).await.expect("a new database answers");
         database.migrate().await.expect("the migrations apply");
         assert_eq!(
@@ -72,6 +67,20 @@ impl TestDatabase {
         );
         database.close().await;
         Some(made)
+    }
+
+    /// Makes one without a schema, which is not even migrated.
+    pub async fn blank() -> Self {
+        Self::made_blank(server_url().await, "blank").await
+    }
+
+    async fn made_blank(server: String, kind: &str) -> Self {
+        let nonce = &uuid::Uuid::new_v4().simple().to_string()[..8];
+        let name = format!("liftwatch_test_{kind}_{}_{nonce}", std::process::id());
+        let mut admin = admin(&server).await;
+        execute(&mut admin, format!("CREATE DATABASE {name}")).await;
+        let url = with_database(&server, &name);
+        Self { server, name, url }
     }
 
     /// Its URL.

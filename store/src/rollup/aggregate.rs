@@ -268,12 +268,21 @@ pub(crate) async fn refresh(
             }
             let begin = from.max(to.minus(DAY));
             let sql = format!("CALL refresh_continuous_aggregate('{name}', '{begin}', '{to}')");
-            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection).await?;
-            windows += 1;
+            match sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection).await {
+                Ok(_) => windows += 1,
+                // A policy is at this very window; TimescaleDB 2.29 refuses then, earlier versions wait.
+                Err(error) if is_busy(&error) => return Ok((windows, true)),
+                Err(error) => return Err(error),
+            }
             to = begin;
         }
     }
     Ok((windows, false))
+}
+
+/// `lock_not_available`.
+fn is_busy(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("55P03")
 }
 
 /// How far the aggregates go: to where the last refresh that went well looked, or the newest bucket, if that is

@@ -14,4 +14,5 @@ mod retention;
 mod rollup;
 mod schema;
 mod status;
+mod upgrade;
 mod writer;
