@@ -29,11 +29,14 @@ async fn reconcile_table(
     ledger: &str,
     prefix: &str,
 ) -> usize {
+    // Lists of active faults have no number of their own, and each reconnect brings one.
+    let numbered = if table == "fault" { "AND seq > 0" } else { "" };
     let rows: Vec<(String, i64, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
         "SELECT terminal_id, boot, seq
          FROM {table}
          JOIN source USING (source)
-         WHERE starts_with(terminal_id, $1)"
+         WHERE starts_with(terminal_id, $1)
+           {numbered}"
     )))
     .bind(prefix)
     .fetch_all(connection)
