@@ -222,9 +222,9 @@ impl App {
                 control.clone(),
                 downlink::Metrics::register(&mut metrics),
             );
-            let stop = stops.edges.clone();
+            let (stop, abandon) = (stops.edges.clone(), stops.abandon.clone());
             edges.spawn(async move {
-                downlinks.run(listens, stop).await;
+                downlinks.run(listens, stop, abandon).await;
                 ("downlink", Ok(()))
             });
             let wiring = Wiring {

@@ -89,15 +89,30 @@ impl Reconciler {
         }
     }
 
-    /// Until `stop`. `listening` tells who can be reached now.
-    pub(crate) async fn run(mut self, mut listening: mpsc::Receiver<TerminalId>, stop: CancellationToken) {
+    /// Until `stop`. `listening` tells who can be reached now. Once the store is given up (`abandon`), what was
+    /// acknowledged last is not said there any more: those orders are sent again.
+    pub(crate) async fn run(
+        mut self,
+        listening: mpsc::Receiver<TerminalId>,
+        stop: CancellationToken,
+        abandon: CancellationToken,
+    ) {
+        stop.run_until_cancelled(self.follow(listening)).await;
+        // The last acknowledgements of connections that have just ended.
+        while let Some(ended) = self.receipts.try_join_next() {
+            self.settle(ended);
+        }
+        abandon.run_until_cancelled(self.save()).await;
+    }
+
+    /// Without end. May be dropped at any moment: what is not yet said in the store is kept.
+    async fn follow(&mut self, mut listening: mpsc::Receiver<TerminalId>) {
         let mut listener = None;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut hints = true;
         loop {
             tokio::select! {
-                () = stop.cancelled() => break,
                 _ = tick.tick() => {
                     if listener.is_none() {
                         listener = self.listen().await;
@@ -128,11 +143,6 @@ impl Reconciler {
                 }
             }
         }
-        // The last acknowledgements of connections that have just ended.
-        while let Some(ended) = self.receipts.try_join_next() {
-            self.settle(ended);
-        }
-        self.save().await;
     }
 
     async fn listen(&mut self) -> Option<DownlinkListener> {
