@@ -26,7 +26,8 @@ fn now() -> Timestamp {
     time::OffsetDateTime::now_utc().into()
 }
 
-/// Schema ensured, and no job of the server runs by itself: the tests call them.
+/// Schema ensured, and no job of the server runs by itself: the tests call them, and a refresh that another
+/// session is at is not done when the call returns.
 async fn open(test: &TestDatabase, config: StoreConfig) -> Database {
     let database = Database::connect_with(test.url(), config).await.unwrap();
     sqlx::query("SELECT _timescaledb_functions.stop_background_workers()")
@@ -93,6 +94,44 @@ async fn fill(database: &Database, arrival: i64, from: Timestamp, count: i64) {
         .collect();
     let report = writer(database).commit(&items).await.unwrap();
     assert_eq!(report.rows_stored, 3 * count as u64, "{report:?}");
+}
+
+/// TimescaleDB 2.29 refuses a refresh whose window another session is at, and earlier ones wait for it.
+#[tokio::test]
+async fn a_window_that_a_policy_is_at_is_looked_at_again_later() {
+    let name = "a_window_that_a_policy_is_at_is_looked_at_again_later";
+    let Some(test) = TestDatabase::community(name).await else { return };
+    let database = open(&test, config()).await;
+    fill(&database, 1, recent().minus(20 * DAY), 90).await;
+    let registers: bool = sqlx::query_scalar(
+        "SELECT to_regclass('_timescaledb_catalog.continuous_aggs_jobs_refresh_ranges') IS NOT NULL",
+    )
+    .fetch_one(database.pool())
+    .await
+    .unwrap();
+    if !registers {
+        eprintln!("SKIPPED {name}: this TimescaleDB does not register its refreshes");
+        return;
+    }
+    // As a policy's session does while it is at all of the minutes.
+    let mut policy = database.connection().await.unwrap();
+    sqlx::query(
+        "INSERT INTO _timescaledb_catalog.continuous_aggs_jobs_refresh_ranges
+             (materialization_id, start_range, end_range, pid, job_id, created_at)
+         SELECT mat_hypertable_id, -9223372036854775807, 9223372036854775806, pg_backend_pid(), 0, now()
+         FROM _timescaledb_catalog.continuous_agg
+         WHERE user_view_name = 'telemetry_1m'",
+    )
+    .execute(&mut policy)
+    .await
+    .unwrap();
+    let report = run(&database, now()).await;
+    assert!(report.more, "{report:?}");
+    assert_ne!(rollup_differences(&database).await, (0, 0), "nothing was refreshed");
+    // A registration counts while its session lives.
+    sqlx::Connection::close(policy).await.unwrap();
+    run(&database, now().plus(2 * HOUR)).await;
+    assert_eq!(rollup_differences(&database).await, (0, 0));
 }
 
 #[tokio::test]
