@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use store::testing::TestDatabase;
 
-use crate::harness::{Server, binary, mosquitto_pub};
+use crate::harness::{Server, binary, eventually, mosquitto_pub, now};
 use crate::ingest::count;
 
 #[test]
@@ -104,6 +104,29 @@ async fn a_vendors_payload_is_rows_with_the_right_meaning() {
     let escalator = "SELECT count(*) FROM telemetry WHERE service_mode = 7 AND code_slugs = '{unknown_code,esc_overspeed}'";
     assert_eq!(found(escalator).await, 1, "never with the lift's tables");
     assert_eq!(found("SELECT count(*) FROM quarantine").await, 0);
+}
+
+#[tokio::test]
+async fn a_profile_that_is_set_while_the_server_runs_is_used() {
+    let database = TestDatabase::new().await;
+    let server = Server::start(database.url()).await;
+    let said = async |seq: u32| {
+        let payload = format!(r#"{{"boot":1,"seq":{seq},"time":"{}","code":"0c","state":"once"}}"#, now());
+        let topic = "lift/v1/350102/t1/event.json";
+        let sent = mosquitto_pub(server.addresses.broker, "t1", topic, payload.as_bytes()).await;
+        assert!(sent.status.success(), "{sent:?}");
+        let sql = "SELECT count(*) FROM fault WHERE slug = 'power_off'";
+        count(database.url(), sql).await
+    };
+    assert_eq!(said(1).await, 0, "not a code of GB/T 24476");
+    let set = liftwatch(database.url(), &["terminal", "set", "t1", "--profile", "gprs_tlv"]);
+    assert!(set.status.success(), "{set:?}");
+    let mut seq = 1;
+    eventually("the profile is used", async || {
+        seq += 1;
+        (said(seq).await > 0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

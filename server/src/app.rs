@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{AuthMetrics, Gatekeeper, TakeAtWord, Watch};
+use crate::auth::{self, AuthMetrics, Gatekeeper, TakeAtWord, Watch};
 use crate::config::Config;
 use crate::{database, downlink, profile, schema};
 
@@ -214,6 +214,12 @@ impl App {
                 edges.spawn(async move {
                     watch.run(stop).await;
                     ("access watch", Ok(()))
+                });
+            } else {
+                let reread = auth::reread(database.clone(), registry.clone(), stops.edges.clone());
+                edges.spawn(async move {
+                    reread.await;
+                    ("registry watch", Ok(()))
                 });
             }
             let (listening, listens) = mpsc::channel(LISTENING_QUEUE);

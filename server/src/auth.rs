@@ -17,7 +17,7 @@ mod watch;
 pub(crate) use dev::TakeAtWord;
 pub(crate) use keeper::Gatekeeper;
 pub(crate) use metrics::AuthMetrics;
-pub(crate) use watch::Watch;
+pub(crate) use watch::{Watch, reread};
 
 /// Whether this can be the name of an account: part of every client id of the account, up to the first `-` or
 /// `/`, which is why it holds neither.

@@ -21,6 +21,8 @@ const READ_EVERY: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(2);
 /// Changes that come together are read together.
 const GATHER: Duration = Duration::from_millis(50);
+/// Changes of the registry with `--dev`, where each terminal's first message is one.
+const GATHER_DEV: Duration = Duration::from_secs(2);
 /// Terminals told of at once to the store.
 const SETTLE_MAX: usize = 1_000;
 
@@ -93,6 +95,27 @@ impl Watch {
             tracing::info!(connections = ended, "ended: who may connect has changed");
         }
         Ok(())
+    }
+}
+
+/// With `--dev` nobody is kept out; what may change is what is known of terminals, such as their profile.
+/// Until `stop`.
+pub(crate) async fn reread(database: Database, registry: Arc<Registry>, stop: CancellationToken) {
+    let changed = Notify::new();
+    let reload = async {
+        loop {
+            changed.notified().await;
+            tokio::time::sleep(GATHER_DEV).await;
+            if let Err(error) = database.in_time(registry.reload()).await {
+                tracing::debug!(%error, "terminals cannot be read now; what was read last holds");
+                changed.notify_one();
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = hear(&database, &changed) => {}
+        () = reload => {}
     }
 }
 
