@@ -134,7 +134,7 @@ fn reading(elevator: i64, second: i64, at: Timestamp) -> Reading {
 }
 
 /// The registry: elevators 1 to `count` in ten cities of ten counties each, a terminal and a source for each, and a
-/// maintainer for each, one of 200.
+/// maintainer for each, one of 200; a tenth have changed theirs since, half of these before the contract was over.
 pub(crate) async fn register(database: &Database, count: i64) {
     for statement in [
         "INSERT INTO elevator (elevator_id, area)
@@ -154,6 +154,16 @@ pub(crate) async fn register(database: &Database, count: i64) {
          SELECT elevator_id, 1 + elevator_id % 200, '2020-01-01', '2020-01-01', 'maintenance'
          FROM elevator
          WHERE elevator_id <= $1",
+        "INSERT INTO contract (elevator_id, company_id, valid_from, valid_to, changed, role)
+         SELECT elevator_id, 1 + elevator_id % 199, current_date - 100, current_date + 265, current_date - 100, 'maintenance'
+         FROM elevator
+         WHERE elevator_id % 10 = 0
+           AND elevator_id <= $1",
+        "UPDATE contract
+         SET valid_to = current_date - 101
+         WHERE elevator_id % 20 = 0
+           AND valid_from = '2020-01-01'
+           AND $1 > 0",
         "SELECT setval(pg_get_serial_sequence('source', 'source'), $1::int8)",
     ] {
         sqlx::query(statement).bind(count).execute(database.pool()).await.expect("the registry is made");

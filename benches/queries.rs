@@ -65,8 +65,9 @@ async fn main() {
         &QueryConfig { timeout, ..QueryConfig::default() },
         Arc::new(QueryMetrics::default()),
     );
-    let mut table =
-        Table::new(&["question", "rows out", "cold p50", "warm p50", "warm p95", "beside writes p50", "p95"]);
+    let head =
+        ["question", "rows out", "cold p50", "warm p50", "warm p95", "CPU", "beside writes p50", "p95"];
+    let mut table = Table::new(&head);
     let mut plans = Vec::new();
     for ask in Ask::ALL {
         let mut line = vec![ask.name().to_owned()];
@@ -79,9 +80,11 @@ async fn main() {
         }
         let _ = ask.run(&queries, &city, 0).await;
         let mut warm = Vec::new();
+        let cpu_s = measure::backends_cpu_s(&database).await;
         for _ in 0..ask.warm_rounds() {
             warm.push(ask.run(&queries, &city, 0).await.0);
         }
+        let cpu_s = measure::backends_cpu_s(&database).await - cpu_s;
         let (ingest, mut beside) = (Ingest::start(&database, city.elevators).await, Vec::new());
         for _ in 0..ask.warm_rounds() {
             beside.push(ask.run(&queries, &city, 0).await.0);
@@ -92,6 +95,7 @@ async fn main() {
             measure::at(&mut cold_runs, 0.5),
             measure::at(&mut warm, 0.5),
             measure::at(&mut warm, 0.95),
+            format!("{:.1} ms", cpu_s * 1e3 / ask.warm_rounds() as f64),
         ]);
         line.extend([measure::at(&mut beside, 0.5), measure::at(&mut beside, 0.95)]);
         plans.push((ask.name(), ask.plan(&queries, &city).await, written));

@@ -6,9 +6,9 @@ use std::time::Duration;
 use domain::ArrivalNo;
 use sqlx::Connection;
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnection, PgListener, PgPool, PgPoolOptions};
 
-use crate::hosts::{self, Hosts};
+use crate::hosts::{self, Hosts, Reached};
 use crate::{Edition, Retention, StoreError};
 
 pub(crate) static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
@@ -100,9 +100,9 @@ impl Database {
         &self.pool
     }
 
-    /// How to connect to the host that was good last, for pools of other purposes.
-    pub(crate) fn connect_options(&self) -> PgConnectOptions {
-        self.hosts.current()
+    /// The host of the URL that was good last, by its place.
+    pub(crate) fn host(&self) -> usize {
+        self.hosts.place()
     }
 
     /// Listens on a channel, on a connection of its own. One that was lost is made again.
@@ -135,7 +135,12 @@ impl Database {
 
     /// A connection of one's own, outside the pool.
     pub async fn connection(&self) -> Result<PgConnection, StoreError> {
-        let (connection, moved) = self.hosts.connect(self.config.connect_timeout).await?;
+        self.connection_to_host().await.map(|(connection, _)| connection)
+    }
+
+    /// The same, with the place of its host.
+    pub(crate) async fn connection_to_host(&self) -> Result<(PgConnection, usize), StoreError> {
+        let Reached { connection, place, moved } = self.hosts.connect(self.config.connect_timeout).await?;
         if moved {
             let options = self.hosts.current();
             tracing::warn!(
@@ -145,7 +150,7 @@ impl Database {
             );
             self.pool.set_connect_options(options);
         }
-        Ok(connection)
+        Ok((connection, place))
     }
 
     /// Where the URL names several hosts: looks for the primary, if the pool does not reach it any more. Those

@@ -22,6 +22,16 @@ pub(crate) struct Hosts {
     current: AtomicUsize,
 }
 
+/// A connection to a host that takes writes.
+#[derive(Debug)]
+pub(crate) struct Reached {
+    pub(crate) connection: PgConnection,
+    /// Which host of the URL it is.
+    pub(crate) place: usize,
+    /// It is another than before.
+    pub(crate) moved: bool,
+}
+
 impl Hosts {
     pub(crate) fn parse(url: &str) -> Result<Self, StoreError> {
         let options = expand(url).iter().map(|url| options(url)).collect::<Result<Vec<_>, _>>()?;
@@ -32,14 +42,18 @@ impl Hosts {
         self.options.len() > 1
     }
 
-    /// Options of the host that was good last.
-    pub(crate) fn current(&self) -> PgConnectOptions {
-        self.options[self.current.load(Ordering::Acquire) % self.options.len()].clone()
+    /// The place of the host that was good last.
+    pub(crate) fn place(&self) -> usize {
+        self.current.load(Ordering::Acquire)
     }
 
-    /// A connection to the first host that takes writes, and whether that is another than before. Each host
-    /// has `wait` to answer.
-    pub(crate) async fn connect(&self, wait: Duration) -> Result<(PgConnection, bool), StoreError> {
+    /// Options of the host that was good last.
+    pub(crate) fn current(&self) -> PgConnectOptions {
+        self.options[self.place() % self.options.len()].clone()
+    }
+
+    /// A connection to the first host that takes writes. Each host has `wait` to answer.
+    pub(crate) async fn connect(&self, wait: Duration) -> Result<Reached, StoreError> {
         let first = self.current.load(Ordering::Acquire);
         let mut failure = None;
         for step in 0..self.options.len() {
@@ -48,7 +62,7 @@ impl Hosts {
             match tried.unwrap_or(Err(StoreError::Timeout(wait))) {
                 Ok(connection) => {
                     let moved = self.current.swap(index, Ordering::AcqRel) != index;
-                    return Ok((connection, moved));
+                    return Ok(Reached { connection, place: index, moved });
                 }
                 // A host that answers tells more than one that does not.
                 Err(error) => match failure {

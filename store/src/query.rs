@@ -7,6 +7,7 @@
 //!
 //! Does not cache, and does not decide who may see what: regions come as arguments.
 
+mod connections;
 mod downsample;
 mod faults;
 mod metrics;
@@ -23,12 +24,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::Postgres;
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgArguments, PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::is_cancelled;
 use crate::{Database, StoreError};
+use connections::{Connections, Held};
 
 pub use downsample::{Point, m4};
 pub use faults::{FaultCount, FaultsBy, Maintainer};
@@ -74,6 +75,9 @@ pub enum QueryError {
     Store(StoreError),
 }
 
+/// The server ends a question that takes too long; one that does not even say so for this long after is given up.
+const GRACE: Duration = Duration::from_secs(5);
+
 type PgQuery = sqlx::query::Query<'static, Postgres, PgArguments>;
 
 /// A question that can be asked of the database.
@@ -88,7 +92,7 @@ pub trait Question {
 /// Answers questions on connections of its own. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Queries {
-    pool: PgPool,
+    connections: Arc<Connections>,
     /// As many as may run and wait. Full: the question is refused as [`QueryError::Crowded`].
     places: Arc<Semaphore>,
     timeout: Duration,
@@ -98,88 +102,89 @@ pub struct Queries {
 impl Queries {
     /// Connects when first asked.
     pub fn new(database: &Database, config: &QueryConfig, metrics: Arc<QueryMetrics>) -> Self {
-        let timeout_ms = config.timeout.as_millis().max(1).to_string();
-        let options = database.connect_options().application_name("liftwatch queries").options([
-            ("statement_timeout", timeout_ms.as_str()),
-            ("idle_in_transaction_session_timeout", timeout_ms.as_str()),
-            ("default_transaction_read_only", "on"),
-            // One core for one question, and memory for its sorts.
-            ("max_parallel_workers_per_gather", "0"),
-            ("work_mem", "32MB"),
-            // Chunks are left out by the values asked for: a plan for any values would look at all of them.
-            ("plan_cache_mode", "force_custom_plan"),
-        ]);
-        let connections = config.connections.max(1);
-        let pool = PgPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(config.timeout.max(Duration::from_secs(1)))
-            .idle_timeout(Duration::from_mins(10))
-            .connect_lazy_with(options);
-        let places = Arc::new(Semaphore::new(connections as usize + config.waiting_max));
-        Self { pool, places, timeout: config.timeout, metrics }
+        let connections = Arc::new(Connections::new(database, config));
+        let places = Arc::new(Semaphore::new(config.connections.max(1) as usize + config.waiting_max));
+        Self { connections, places, timeout: config.timeout, metrics }
     }
 
     /// How the database would answer, without doing it.
     pub async fn plan(&self, question: &impl Question) -> Result<Plan, QueryError> {
         question.check()?;
         let mut turn = self.turn().await?;
-        let row = question.statement("EXPLAIN (FORMAT JSON) ").fetch_one(&mut *turn.connection).await;
-        plan::read(&turn.judge(row)?)
+        let asked = question.statement("EXPLAIN (FORMAT JSON) ").fetch_one(turn.connection());
+        let row = self.answer(asked).await?;
+        turn.give_back();
+        plan::read(&row)
     }
 
-    /// Closes the connections and waits for them to end.
+    /// Waits for the answers under way and closes the connections.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.connections.close().await;
     }
 
     /// A place and a connection.
     async fn turn(&self) -> Result<Turn<'_>, QueryError> {
-        let Ok(place) = self.places.try_acquire() else {
-            self.metrics.refused.inc();
-            return Err(QueryError::Crowded);
+        let Ok(place) = self.places.try_acquire() else { return self.refuse() };
+        let wait = self.timeout.max(Duration::from_secs(1));
+        let Ok(permit) = tokio::time::timeout(wait, self.connections.permit()).await else {
+            return self.refuse();
         };
-        match self.pool.acquire().await {
-            Ok(connection) => Ok(Turn { connection, queries: self, began: Instant::now(), _place: place }),
-            Err(sqlx::Error::PoolTimedOut) => {
-                self.metrics.refused.inc();
-                Err(QueryError::Crowded)
+        let permit = permit?;
+        let held = self.connections.take().await?;
+        Ok(Turn { held, queries: self, began: Instant::now(), _permit: permit, _place: place })
+    }
+
+    fn refuse<T>(&self) -> Result<T, QueryError> {
+        self.metrics.refused.inc();
+        Err(QueryError::Crowded)
+    }
+
+    /// What the server says, if it says something in time.
+    async fn answer<T>(&self, asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, QueryError> {
+        let wait = self.timeout + GRACE;
+        match tokio::time::timeout(wait, asked).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) if is_cancelled(&error) => {
+                self.metrics.ended.inc();
+                Err(QueryError::TooLong(self.timeout))
             }
-            Err(error) => Err(QueryError::Store(error.into())),
+            Ok(Err(error)) => Err(QueryError::Store(error.into())),
+            Err(_) => Err(QueryError::Store(StoreError::Timeout(wait))),
         }
     }
 
     /// All rows of an answer.
     async fn rows(&self, question: &impl Question) -> Result<Vec<PgRow>, QueryError> {
         let mut turn = self.turn().await?;
-        let rows = question.statement("").fetch_all(&mut *turn.connection).await;
-        let rows = turn.judge(rows)?;
+        let rows = self.answer(question.statement("").fetch_all(turn.connection())).await?;
         turn.done();
         Ok(rows)
     }
 }
 
-/// The right to ask one question. Dropped in the middle of an answer, the server works on until it is done or the
-/// time is up; the connection is of use again after that.
+/// The right to ask one question. Dropped before its answer is whole, the connection is closed with it, and the
+/// server ends what it was doing within a second or so.
 struct Turn<'a> {
-    connection: PoolConnection<Postgres>,
+    held: Held,
     queries: &'a Queries,
     began: Instant,
+    _permit: SemaphorePermit<'a>,
     _place: SemaphorePermit<'a>,
 }
 
 impl Turn<'_> {
-    fn judge<T>(&self, result: Result<T, sqlx::Error>) -> Result<T, QueryError> {
-        result.map_err(|error| {
-            if is_cancelled(&error) {
-                self.queries.metrics.ended.inc();
-                return QueryError::TooLong(self.queries.timeout);
-            }
-            QueryError::Store(error.into())
-        })
+    fn connection(&mut self) -> &mut PgConnection {
+        &mut self.held.connection
     }
 
     fn done(self) {
         self.queries.metrics.seconds.observe(self.began.elapsed().as_secs_f64());
+        self.give_back();
+    }
+
+    fn give_back(self) {
+        let Self { held, queries, .. } = self;
+        queries.connections.give_back(held);
     }
 }
 

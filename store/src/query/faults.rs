@@ -16,8 +16,9 @@ use crate::state::storable;
 /// last of those that began together); a contract holds on its last day too. Without any, the maintainer is
 /// `None`. What is still open lasts until `now`.
 ///
-/// Index: `fault_period_opened`, the range of the months; for each fault in it `contract_elevator`. Cost: one
-/// look-up of contracts for each fault, about 15 us. Bound: [`FaultsBy::MONTHS_MAX`] months and [`FaultsBy::LINES_MAX`] lines; more are refused.
+/// Index: `fault_period_opened`, the range of the months; contracts are read once, from end to end or for a region
+/// by `contract_elevator`. Cost: 1.3 us for each contract that holds in the months, 1.1 us for each fault. Bound:
+/// [`FaultsBy::MONTHS_MAX`] months and [`FaultsBy::LINES_MAX`] lines; more are refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FaultsBy {
     /// The first month.
@@ -84,47 +85,59 @@ impl Question for FaultsBy {
         let regions = if self.regions.is_empty() {
             ""
         } else {
-            "AND fault.elevator_id IN (
+            "AND elevator_id IN (
                  SELECT elevator.elevator_id
                  FROM elevator
-                 JOIN unnest($7::int4[], $8::int4[]) AS region (first, last)
+                 JOIN unnest($9::int4[], $10::int4[]) AS region (first, last)
                    ON elevator.area BETWEEN region.first AND region.last
              )"
         };
-        // One contract at most for each fault: a join with all of them would count a fault as often as they
-        // overlap. An interval, not a zone's name: '+08' would mean the other direction.
+        // The days of a contract less those of the ones that go before it: so a day has one contract at most, and a
+        // fault is counted once, however many overlap. An interval, not a zone's name: '+08' would mean the other
+        // direction.
         let sql = format!(
             "{prefix}
-             SELECT counted.month, counted.slug, company.company_id, company.credit_code, company.name,
-                 counted.faults, counted.open, counted.open_s
-             FROM (
-                 SELECT date_trunc('month', fault.day)::date AS month, fault.slug, held.company_id,
+             WITH agreed AS (
+                 SELECT elevator_id, company_id, valid_from, contract_id,
+                     daterange(greatest(valid_from, $7), least(valid_to, $8), '[]') AS days
+                 FROM contract
+                 WHERE role = 'maintenance'
+                   AND valid_from <= $8
+                   AND (valid_to IS NULL OR valid_to >= greatest(valid_from, $7))
+                   {regions}
+             ), held AS (
+                 SELECT elevator_id, company_id,
+                     datemultirange(days) - coalesce(range_agg(days) OVER later, '{{}}') AS days
+                 FROM agreed
+                 WINDOW later AS (
+                     PARTITION BY elevator_id
+                     ORDER BY valid_from DESC, contract_id DESC
+                     ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+                 )
+             ), counted AS (
+                 SELECT date_trunc('month', fault.opened_local) AS month, fault.slug, held.company_id,
                      count(*) AS faults,
                      count(*) FILTER (WHERE fault.closed IS NULL) AS open,
                      sum(greatest(date_part('epoch', coalesce(fault.closed, $3) - fault.opened), 0))::int8 AS open_s
                  FROM (
                      SELECT elevator_id, slug, opened, closed,
-                         (opened AT TIME ZONE INTERVAL '{ZONE_HOURS} hours')::date AS day
+                         opened AT TIME ZONE INTERVAL '{ZONE_HOURS} hours' AS opened_local
                      FROM fault_period
                      WHERE opened >= $1
                        AND opened < $2
+                       AND ($4::text IS NULL OR slug = $4)
+                       {regions}
                  ) AS fault
-                 LEFT JOIN LATERAL (
-                     SELECT contract.company_id
-                     FROM contract
-                     WHERE contract.elevator_id = fault.elevator_id
-                       AND contract.role = 'maintenance'
-                       AND contract.valid_from <= fault.day
-                       AND (contract.valid_to IS NULL OR contract.valid_to >= fault.day)
-                     ORDER BY contract.valid_from DESC, contract.contract_id DESC
-                     LIMIT 1
-                 ) AS held ON true
-                 WHERE ($4::text IS NULL OR fault.slug = $4)
-                   AND ($5::int8 IS NULL OR held.company_id = $5)
-                   {regions}
+                 LEFT JOIN held
+                   ON held.elevator_id = fault.elevator_id
+                  AND held.days @> fault.opened_local::date
+                 WHERE $5::int8 IS NULL OR held.company_id = $5
                  GROUP BY 1, 2, 3
                  LIMIT $6
-             ) AS counted
+             )
+             SELECT counted.month::date AS month, counted.slug, company.company_id, company.credit_code,
+                 company.name, counted.faults, counted.open, counted.open_s
+             FROM counted
              LEFT JOIN company ON company.company_id = counted.company_id
              ORDER BY counted.month, counted.slug, company.company_id NULLS LAST"
         );
@@ -134,7 +147,9 @@ impl Question for FaultsBy {
             .bind(storable(self.now))
             .bind(self.slug.clone())
             .bind(self.company_id)
-            .bind(Self::LINES_MAX as i64 + 1);
+            .bind(Self::LINES_MAX as i64 + 1)
+            .bind(self.from.first_day())
+            .bind(self.last.last_day());
         if self.regions.is_empty() {
             return query;
         }

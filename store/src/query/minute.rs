@@ -1,13 +1,12 @@
 //! One minute of the whole fleet, as a replay on the wallboard wants it.
 
-use domain::{Area, ElevatorId, Reading, Timestamp};
+use domain::{Area, ElevatorId, Field, Reading, Timestamp};
 use futures_util::TryStreamExt;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::region::ranges;
 use super::{PgQuery, Queries, QueryError, Question, invalid, unreadable};
 use crate::recovery::reading;
-use crate::rows::sent;
 use crate::state::storable;
 
 const MINUTE_US: i64 = 60_000_000;
@@ -17,10 +16,12 @@ const MINUTE_US: i64 = 60_000_000;
 /// readings themselves: what a field of the fold leaves [`domain::Field::Absent`] stays as it was. All readings of a
 /// minute would be ten times the rows, and no wall shows them.
 ///
+/// The order of readings is that of their times, then of their numbers, then of their boots.
+///
 /// Index: the minute lies in one chunk, others are not looked at; in it `telemetry_brin`, which leads to the pages
-/// that were written about then, and to all of them where a chunk is small. Cost: the readings of the minute,
-/// about a microsecond each. Bound: rows are handed out as they come from the server; the server groups by
-/// elevator.
+/// that were written about then, and to all of them where a chunk is small. Cost: the readings of the minute are
+/// looked at twice, together about 1.4 us each; of those of an elevator that sent the same fields one is handed
+/// over, so usually one in all. Bound: rows are handed out as they come from the server; the server groups and sorts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FleetMinute {
     /// Any moment of the minute, device time.
@@ -39,27 +40,6 @@ pub struct MinuteReading {
     /// Time and number of the last of them, and of each field what was sent last.
     pub reading: Reading,
 }
-
-/// Columns of a reading with the bits that tell whether they were sent.
-const COLUMNS: [(&str, i32); 17] = [
-    ("service_mode", sent::SERVICE_MODE),
-    ("car_status", sent::CAR_STATUS),
-    ("direction", sent::DIRECTION),
-    ("door_zone", sent::DOOR_ZONE),
-    ("door_state", sent::DOOR_STATE),
-    ("passengers", sent::PASSENGERS),
-    ("floor", sent::FLOOR),
-    ("floor_ordinal", sent::FLOOR_ORDINAL),
-    ("position_mm", sent::POSITION_MM),
-    ("velocity_mm_s", sent::VELOCITY_MM_S),
-    ("load_kg", sent::LOAD_KG),
-    ("people_count", sent::PEOPLE_COUNT),
-    ("flags", sent::FLAGS),
-    ("temperature_dc", sent::TEMPERATURE_DC),
-    ("vibration_mm_s2", sent::VIBRATION_MM_S2),
-    ("codes", sent::CODES),
-    ("code_slugs", sent::CODES),
-];
 
 impl FleetMinute {
     fn begin(&self) -> Timestamp {
@@ -80,10 +60,6 @@ impl Question for FleetMinute {
     }
 
     fn statement(&self, prefix: &str) -> PgQuery {
-        let names = COLUMNS.map(|(name, _)| name).join(", ");
-        let last = COLUMNS
-            .map(|(name, bit)| format!("last({name}, at) FILTER (WHERE sent_mask & {bit} <> 0) AS {name}"));
-        let last = last.join(",\n ");
         let regions = if self.regions.is_empty() {
             ""
         } else {
@@ -94,23 +70,29 @@ impl Question for FleetMinute {
                    ON elevator.area BETWEEN region.first AND region.last
              )"
         };
-        // `at` is the order in the minute: microseconds in 26 bits, then the number. Two readings of one second are
-        // common, GB/T 24476 has no finer time. OFFSET 0: it is reckoned once for a row, not once for a column.
+        // What was sent last of a field is in the last reading of those that sent the same fields as it. Readings of one
+        // second are common, GB/T 24476 has no finer time: they come all, and the last of them is told by its number.
         let sql = format!(
             "{prefix}
-             SELECT elevator_id, count(*) AS readings, max(time) AS time, last(seq, at) AS seq,
-                 bit_or(sent_mask) AS sent_mask,
-                 {last}
+             SELECT reading.elevator_id, newest.readings, reading.time, reading.seq, reading.sent_mask,
+                 service_mode, car_status, direction, door_zone, door_state, passengers, floor, floor_ordinal,
+                 position_mm, velocity_mm_s, load_kg, people_count, flags, temperature_dc, vibration_mm_s2,
+                 codes, code_slugs
              FROM (
-                 SELECT elevator_id, time, seq, sent_mask, {names},
-                     (date_part('epoch', time - $1) * 1000000)::int8 << 37 | (seq & 137438953471) AS at
+                 SELECT elevator_id, sent_mask, max(time) AS time, count(*) AS readings
                  FROM telemetry
                  WHERE time >= $1
                    AND time < $2
                    {regions}
-                 OFFSET 0
-             ) AS reading
-             GROUP BY elevator_id"
+                 GROUP BY elevator_id, sent_mask
+             ) AS newest
+             JOIN telemetry AS reading
+               ON reading.elevator_id = newest.elevator_id
+              AND reading.sent_mask = newest.sent_mask
+              AND reading.time = newest.time
+             WHERE reading.time >= $1
+               AND reading.time < $2
+             ORDER BY reading.elevator_id, reading.time, reading.seq, reading.source"
         );
         let query = sqlx::query(AssertSqlSafe(sql)).bind(storable(self.begin())).bind(storable(self.end()));
         if self.regions.is_empty() {
@@ -122,7 +104,7 @@ impl Question for FleetMinute {
 }
 
 impl Queries {
-    /// One minute of the fleet, in no order; each elevator is handed out as it comes.
+    /// One minute of the fleet, in the order of ids; each elevator is handed out as it comes.
     pub async fn fleet_minute(
         &self,
         question: &FleetMinute,
@@ -130,24 +112,96 @@ impl Queries {
     ) -> Result<(), QueryError> {
         question.check()?;
         let mut turn = self.turn().await?;
-        let mut rows = question.statement("").fetch(&mut *turn.connection);
-        loop {
-            let row = match rows.try_next().await {
-                Ok(Some(row)) => row,
-                Ok(None) => break,
-                Err(error) => {
-                    drop(rows);
-                    return turn.judge(Err(error));
-                }
-            };
-            each(MinuteReading {
+        let mut rows = question.statement("").fetch(turn.connection());
+        let mut fold = Fold::default();
+        while let Some(row) = self.answer(rows.try_next()).await? {
+            let sent_mask = row.try_get("sent_mask").map_err(unreadable)?;
+            let one = MinuteReading {
                 elevator_id: ElevatorId(row.try_get("elevator_id").map_err(unreadable)?),
                 readings: row.try_get("readings").map_err(unreadable)?,
                 reading: reading(&row)?,
-            });
+            };
+            fold.add(sent_mask, one).into_iter().for_each(&mut each);
         }
+        fold.elevator.into_iter().for_each(&mut each);
         drop(rows);
         turn.done();
         Ok(())
     }
+}
+
+/// Makes one reading of those of an elevator, which come one after the other.
+#[derive(Default)]
+struct Fold {
+    elevator: Option<MinuteReading>,
+    /// Masks whose readings are counted.
+    masks: Vec<i32>,
+}
+
+impl Fold {
+    /// Adds the last reading of those with its mask, or one of several of that time. Gives the elevator before,
+    /// once there is another.
+    fn add(&mut self, sent_mask: i32, next: MinuteReading) -> Option<MinuteReading> {
+        match &mut self.elevator {
+            Some(held) if held.elevator_id == next.elevator_id => {
+                if !self.masks.contains(&sent_mask) {
+                    self.masks.push(sent_mask);
+                    held.readings += next.readings;
+                }
+                lay_over(&mut held.reading, next.reading);
+                None
+            }
+            before => {
+                self.masks.clear();
+                self.masks.push(sent_mask);
+                before.replace(next)
+            }
+        }
+    }
+}
+
+/// What the later reading leaves out stays as it was.
+fn lay_over(held: &mut Reading, later: Reading) {
+    fn lay<T>(held: &mut Field<T>, later: Field<T>) {
+        if later.is_sent() {
+            *held = later;
+        }
+    }
+    let Reading {
+        seq,
+        time,
+        service_mode,
+        car_status,
+        direction,
+        door_zone,
+        door_state,
+        passengers,
+        floor,
+        floor_ordinal,
+        position_mm,
+        velocity_mm_s,
+        load_kg,
+        people_count,
+        flags,
+        temperature_dc,
+        vibration_mm_s2,
+        codes,
+    } = later;
+    (held.seq, held.time) = (seq, time);
+    lay(&mut held.service_mode, service_mode);
+    lay(&mut held.car_status, car_status);
+    lay(&mut held.direction, direction);
+    lay(&mut held.door_zone, door_zone);
+    lay(&mut held.door_state, door_state);
+    lay(&mut held.passengers, passengers);
+    lay(&mut held.floor, floor);
+    lay(&mut held.floor_ordinal, floor_ordinal);
+    lay(&mut held.position_mm, position_mm);
+    lay(&mut held.velocity_mm_s, velocity_mm_s);
+    lay(&mut held.load_kg, load_kg);
+    lay(&mut held.people_count, people_count);
+    lay(&mut held.flags, flags);
+    lay(&mut held.temperature_dc, temperature_dc);
+    lay(&mut held.vibration_mm_s2, vibration_mm_s2);
+    lay(&mut held.codes, codes);
 }

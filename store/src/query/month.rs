@@ -44,12 +44,21 @@ impl Month {
         (last.year - self.year) * 12 + i32::from(last.month) - i32::from(self.month) + 1
     }
 
+    /// Its first day.
+    pub(super) fn first_day(self) -> Date {
+        let month = time::Month::try_from(self.month).unwrap_or(time::Month::January);
+        Date::from_calendar_date(self.year, month, 1).unwrap_or(Date::MIN)
+    }
+
+    /// Its last day.
+    pub(super) fn last_day(self) -> Date {
+        self.next().first_day().previous_day().unwrap_or(Date::MAX)
+    }
+
     /// Its first moment.
     pub fn begin(self) -> Timestamp {
-        let month = time::Month::try_from(self.month).unwrap_or(time::Month::January);
-        let first = Date::from_calendar_date(self.year, month, 1).unwrap_or(Date::MIN);
         let zone = UtcOffset::from_hms(ZONE_HOURS, 0, 0).unwrap_or(UtcOffset::UTC);
-        first.midnight().assume_offset(zone).into()
+        self.first_day().midnight().assume_offset(zone).into()
     }
 
     /// The first moment of the next.
@@ -74,6 +83,7 @@ mod tests {
         assert_eq!(month.begin().to_string(), "2026-11-30T16:00:00Z");
         assert_eq!(month.end().to_string(), "2026-12-31T16:00:00Z");
         assert_eq!(month.next().to_string(), "2027-01");
+        assert_eq!(month.last_day().to_string(), "2026-12-31");
         assert_eq!(month.count_to(month), 1);
         assert_eq!(Month::new(2025, 12).unwrap().count_to(month), 13);
         assert!(month.next().count_to(month) < 1);

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod faults;
+mod hosts;
 mod minute;
 mod series;
 mod states;
@@ -62,6 +63,19 @@ async fn register(database: &Database, count: i64, areas: &[i32]) {
     .execute(database.pool())
     .await
     .unwrap();
+}
+
+/// Any statement.
+struct Any(&'static str);
+
+impl Question for Any {
+    fn check(&self) -> Result<(), QueryError> {
+        Ok(())
+    }
+
+    fn statement(&self, prefix: &str) -> PgQuery {
+        sqlx::query(sqlx::AssertSqlSafe(format!("{prefix}{}", self.0)))
+    }
 }
 
 /// A reading of nothing but a position.

@@ -1,11 +1,13 @@
-use domain::{Area, CarStatus, Code, DoorState};
+use domain::{Area, CarStatus, Code, DoorState, Floor};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 
 use super::*;
 
 async fn ask(queries: &Queries, question: &FleetMinute) -> Vec<MinuteReading> {
     let mut found = Vec::new();
     queries.fleet_minute(question, |reading| found.push(reading)).await.unwrap();
-    found.sort_by_key(|one| one.elevator_id);
+    assert!(found.is_sorted_by_key(|one| one.elevator_id));
     found
 }
 
@@ -71,5 +73,91 @@ async fn a_minute_is_looked_for_in_one_chunk() {
     let plan = queries.plan(&question).await.unwrap();
     assert_eq!(plan.chunks(), 1, "{:#}", plan.json);
     assert_eq!(ask(&queries, &question).await.len(), 12);
+    queries.close().await;
+}
+
+fn sent<T: Clone + std::fmt::Debug>(value: impl Strategy<Value = T>) -> impl Strategy<Value = Field<T>> {
+    prop_oneof![3 => Just(Field::Absent), 1 => Just(Field::Unknown), 3 => value.prop_map(Field::Known)]
+}
+
+/// Readings of one boot, its number first: often several of one second, and not always in the order of time.
+fn boot() -> impl Strategy<Value = Vec<Reading>> {
+    let codes = prop_oneof![
+        Just(vec![]),
+        Just(vec![Code::canonical("door_open_long").unwrap()]),
+        Just(vec![Code { raw: "E7".into(), ..Code::canonical("door_open_long").unwrap() }]),
+    ];
+    let floor = (1..9).prop_map(|floor: i32| Floor::new(&floor.to_string()).unwrap());
+    let reading = (
+        0..75_u64,
+        sent(-50..50_i32),
+        sent(0..900_i16),
+        sent(prop_oneof![Just(DoorState::Open), Just(DoorState::Closed)]),
+        sent(any::<bool>()),
+        sent(floor),
+        sent(codes),
+    );
+    proptest::collection::vec(reading, 0..12).prop_map(|readings| {
+        (1..)
+            .zip(readings)
+            .map(|(seq, (at, position, load, door, zone, floor, codes))| {
+                let mut reading = at_height(seq, second(52 + at / 3 * 3), position);
+                reading.load_kg = load;
+                reading.door_state = door;
+                reading.door_zone = zone;
+                reading.floor = floor;
+                reading.codes = codes;
+                reading
+            })
+            .collect()
+    })
+}
+
+/// Of each field the last that was sent, by looking at one field after the other.
+fn folded(readings: &[&Reading]) -> Reading {
+    let newest = readings[readings.len() - 1];
+    let mut folded = Reading::new(newest.seq, newest.time);
+    fn last<T: Clone>(readings: &[&Reading], field: impl Fn(&Reading) -> &Field<T>) -> Field<T> {
+        let sent = readings.iter().rev().map(|reading| field(reading)).find(|field| field.is_sent());
+        sent.cloned().unwrap_or_default()
+    }
+    folded.position_mm = last(readings, |reading| &reading.position_mm);
+    folded.load_kg = last(readings, |reading| &reading.load_kg);
+    folded.door_state = last(readings, |reading| &reading.door_state);
+    folded.door_zone = last(readings, |reading| &reading.door_zone);
+    folded.floor = last(readings, |reading| &reading.floor);
+    folded.codes = last(readings, |reading| &reading.codes);
+    folded
+}
+
+#[tokio::test]
+async fn the_database_folds_as_a_loop_over_the_readings_does() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut expected = Vec::new();
+    for elevator in 1..=150_i64 {
+        // Two boots, the older one first, so that its source has the lower number.
+        let boots = (boot(), boot()).new_tree(&mut runner).unwrap().current();
+        let mut heard = Vec::new();
+        for (number, readings) in [(1, boots.0), (2, boots.1)] {
+            if readings.is_empty() {
+                continue;
+            }
+            store(&database, &[incoming(elevator, number, readings.clone())]).await;
+            let inside = |reading: &Reading| (second(60)..second(120)).contains(&reading.time);
+            heard.extend(readings.into_iter().filter(inside).map(|reading| (number, reading)));
+        }
+        heard.sort_by_key(|(number, reading)| (reading.time, reading.seq, *number));
+        let heard: Vec<_> = heard.iter().map(|(_, reading)| reading).collect();
+        if !heard.is_empty() {
+            let (elevator_id, readings) = (ElevatorId(elevator), heard.len() as i64);
+            expected.push(MinuteReading { elevator_id, readings, reading: folded(&heard) });
+        }
+    }
+    let queries = queries(&database);
+    let found = ask(&queries, &FleetMinute { minute: second(60), regions: vec![] }).await;
+    assert!(found.len() > 100, "{}", found.len());
+    assert_eq!(found, expected);
     queries.close().await;
 }

@@ -155,12 +155,25 @@ async fn a_page_is_read_from_where_it_begins() {
     register(&database, 5_000, &[350_102, 360_100, 360_200, 370_100, 370_200]).await;
     let states: Vec<_> = (1..=5_000).map(|id| state(id, id)).collect();
     AlarmCommitter::new(database.clone()).checkpoint(&states, ArrivalNo(9)).await.unwrap();
+    let presence = |state: &ElevatorState| PresenceRecord {
+        terminal_id: state.terminal_id.clone(),
+        online: true,
+        reason: "connected".into(),
+        since: second(100),
+        last_seen: second(100),
+        arrival_no: state.arrival.no,
+    };
+    database.presence_store(&states.iter().map(presence).collect::<Vec<_>>()).await.unwrap();
     sqlx::raw_sql("ANALYZE elevator, elevator_state, presence").execute(database.pool()).await.unwrap();
     let queries = queries(&database);
     let page = LatestStates { after: Some(ElevatorId(1_000)), ..question(FleetFilter::All) };
     let plan = queries.plan(&page).await.unwrap();
     assert!(plan.uses("elevator_state_pkey") && plan.uses("elevator_pkey"), "{:#}", plan.json);
-    assert!(!plan.scanned.contains("elevator_state"), "{:#}", plan.json);
+    assert!(plan.uses("presence_pkey"), "{:#}", plan.json);
+    assert!(plan.scanned.is_empty(), "{:#}", plan.json);
+    assert!(
+        queries.latest_states(&page).await.unwrap().states.iter().all(|state| state.connection.is_some())
+    );
     queries.close().await;
 }
 
