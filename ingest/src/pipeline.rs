@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::presence::{self, Change, Presences};
 use crate::profile::{Profiles, Resolver};
-use crate::shard::{Shard, StoreState, Work};
+use crate::shard::{Queue, Shard, StoreState, Work};
 use crate::unknown::Unknowns;
 use crate::{IngestMetrics, ProfileView, Topic, decode, numbers};
 
@@ -42,6 +42,9 @@ pub struct IngestConfig {
     pub queue_len: usize,
     /// Rows written in one transaction, at most; one message more than that is written alone.
     pub batch_rows_max: usize,
+    /// From the beginning of a commit of a few rows to that of the next, at least; nothing but readings waits for
+    /// it.
+    pub linger: Duration,
     /// Whether unknown terminals register themselves (`--dev`).
     pub register_unknown: bool,
     /// A terminal without a sign of life for so long is shown as offline.
@@ -53,6 +56,7 @@ impl Default for IngestConfig {
         Self {
             queue_len: 1_000_000,
             batch_rows_max: 5_000,
+            linger: Duration::from_millis(5),
             register_unknown: false,
             offline_after: limits::OFFLINE_AFTER,
         }
@@ -157,11 +161,12 @@ impl Ingest {
         let mut tasks = JoinSet::new();
         let mut queues = Vec::with_capacity(writers.len());
         for writer in writers {
-            let (sender, queue) = mpsc::channel(config.queue_len);
+            let (sender, queue) = Queue::new(config.queue_len);
             queues.push(sender);
             let shard = Shard {
                 writer,
                 rows_max: config.batch_rows_max,
+                linger: config.linger,
                 store_up: store_up.clone(),
                 metrics: metrics.clone(),
                 abandon: abandon.clone(),
@@ -267,7 +272,7 @@ struct Shell<S> {
     registry: Arc<Registry>,
     profiles: Resolver,
     unknowns: Unknowns,
-    queues: Vec<mpsc::Sender<Work>>,
+    queues: Vec<Queue>,
     sink: S,
     hub: broker::Hub,
     arrival: ArrivalNo,
@@ -388,7 +393,7 @@ impl<S: Sink> Shell<S> {
     fn queue(&self, elevator_id: ElevatorId, item: Item, ack: Ack) {
         let shard = elevator_id.0.rem_euclid(self.queues.len() as i64) as usize;
         let work = Work { item, receipt: IngestReceipt(Some(ack)) };
-        if self.queues[shard].try_send(work).is_err() {
+        if !self.queues[shard].put(work) {
             self.metrics.shed.inc();
         }
     }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use domain::{Message, Receipt};
 use store::{Item, QuarantineEntry, QuarantineReason, StoreError, Writer};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{IngestMetrics, IngestReceipt};
@@ -30,11 +31,71 @@ pub enum StoreState {
 /// A commit without an answer for so long makes the store count as away.
 const SLOW: Duration = Duration::from_secs(5);
 
-/// One writer: takes what is waiting, commits it, acknowledges. Never lingers: a batch is what came while the
-/// one before was being committed.
+/// Rows from which on a commit costs little more than they do: the next one begins at once.
+const ROWS_ENOUGH: usize = 200;
+
+/// The way to a writer.
+pub(crate) struct Queue {
+    work: mpsc::Sender<Work>,
+    hurry: Arc<Notify>,
+}
+
+impl Queue {
+    /// For at most `len` messages, and its other end.
+    pub(crate) fn new(len: usize) -> (Self, Queued) {
+        let (sender, work) = mpsc::channel(len);
+        let hurry = Arc::<Notify>::default();
+        (Self { work: sender, hurry: Arc::clone(&hurry) }, Queued { work, hurry })
+    }
+
+    /// Never waits. False: it is full, and the work is dropped unacknowledged.
+    pub(crate) fn put(&self, work: Work) -> bool {
+        let hurries = hurries(&work.item);
+        let fits = self.work.try_send(work).is_ok();
+        if hurries {
+            self.hurry.notify_one();
+        }
+        fits
+    }
+}
+
+/// What waits for a writer.
+pub(crate) struct Queued {
+    work: mpsc::Receiver<Work>,
+    /// Something waits that must not linger.
+    hurry: Arc<Notify>,
+}
+
+impl Queued {
+    /// Lingers until then, unless enough waits, or something that must not.
+    async fn rest(&self, until: Instant) {
+        if self.work.len() >= ROWS_ENOUGH || Instant::now() >= until {
+            return;
+        }
+        tokio::select! {
+            () = self.hurry.notified() => {}
+            () = tokio::time::sleep_until(until) => {}
+        }
+    }
+}
+
+/// Whether it is committed as soon as the writer is free: all but readings are rare, and somebody may be waiting
+/// for them.
+fn hurries(item: &Item) -> bool {
+    match item {
+        Item::Message(incoming) => !matches!(*incoming.message, Message::Telemetry(_)),
+        Item::Quarantine(_) => true,
+    }
+}
+
+/// One writer: takes what is waiting, commits it, acknowledges. A batch is what came while the one before was being
+/// committed; after a small one it lingers, so that a few messages a commit do not cost a commit each. A message
+/// that comes alone finds it rested and is committed at once.
 pub(crate) struct Shard {
     pub(crate) writer: Writer,
     pub(crate) rows_max: usize,
+    /// From the beginning of a small commit to that of the next, at least, while only readings wait.
+    pub(crate) linger: Duration,
     pub(crate) store_up: Arc<watch::Sender<StoreState>>,
     pub(crate) metrics: Arc<IngestMetrics>,
     pub(crate) abandon: CancellationToken,
@@ -51,13 +112,13 @@ enum Outcome {
 
 impl Shard {
     /// Until the queue is closed and drained, or abandoned.
-    pub(crate) async fn run(mut self, mut queue: mpsc::Receiver<Work>) {
+    pub(crate) async fn run(mut self, mut queue: Queued) {
         let mut waiting = VecDeque::new();
         let mut buffer = Vec::new();
         // Used again and again: batches of 5,000 would go to the system and back.
         let (mut items, mut receipts) = (Vec::new(), Vec::new());
         loop {
-            if waiting.is_empty() && queue.recv_many(&mut buffer, self.rows_max).await == 0 {
+            if waiting.is_empty() && queue.work.recv_many(&mut buffer, self.rows_max).await == 0 {
                 return;
             }
             waiting.extend(buffer.drain(..));
@@ -67,10 +128,15 @@ impl Shard {
                 receipts.push(work.receipt);
             }
             self.metrics.batch_messages.observe(items.len() as f64);
+            let rested = Instant::now() + self.linger;
+            let is_small = is_small(&items);
             match self.commit(&items).await {
                 Outcome::Stored => {
                     receipts.drain(..).for_each(Receipt::done);
                     items.clear();
+                    if is_small && waiting.is_empty() {
+                        queue.rest(rested).await;
+                    }
                 }
                 Outcome::Abandoned => return,
                 // Once more as a whole before it is halved: too rare to be worth another way.
@@ -199,6 +265,11 @@ fn batch_len(waiting: &VecDeque<Work>, rows_max: usize) -> usize {
     fits.count().max(1)
 }
 
+/// Whether a batch is of so few rows that its commit costs more than they do.
+fn is_small(items: &[Item]) -> bool {
+    items.len() < ROWS_ENOUGH && items.iter().map(rows_of).sum::<usize>() < ROWS_ENOUGH
+}
+
 fn rows_of(item: &Item) -> usize {
     match item {
         Item::Message(incoming) => match &*incoming.message {
@@ -263,17 +334,56 @@ mod tests {
         assert_eq!(batch_len(&waiting, 100), 4);
     }
 
+    /// Whether a writer would go on at once, had it just made a small commit.
+    async fn goes_on(queue: &Queued) -> bool {
+        tokio::select! {
+            biased;
+            () = queue.rest(Instant::now() + Duration::from_hours(1)) => true,
+            () = std::future::ready(()) => false,
+        }
+    }
+
+    fn event() -> Work {
+        let list = EventBatch { boot: BootId(1), sent: None, events: vec![], active: Some(vec![]) };
+        let mut one = work(1);
+        if let Item::Message(incoming) = &mut one.item {
+            incoming.message = Arc::new(Message::Event(list));
+        }
+        one
+    }
+
+    #[tokio::test]
+    async fn readings_wait_for_more_events_do_not() {
+        let (queue, mut queued) = Queue::new(1_000);
+        assert!(!goes_on(&queued).await);
+        assert!(queue.put(work(1)));
+        assert!(!goes_on(&queued).await, "a reading lingers");
+        assert!(queue.put(event()));
+        assert!(goes_on(&queued).await, "an event does not");
+        assert!(!goes_on(&queued).await, "once");
+        let error = StoreError::Corrupt("x".into());
+        let entry = refused(&work(1).item, &error).unwrap();
+        assert!(queue.put(Work { item: Item::Quarantine(Box::new(entry)), receipt: IngestReceipt(None) }));
+        assert!(goes_on(&queued).await);
+        while queue.put(work(1)) {}
+        assert!(goes_on(&queued).await, "many readings do not");
+        queued.work.recv_many(&mut Vec::new(), 1_000).await;
+        queued.rest(Instant::now()).await;
+    }
+
+    #[test]
+    fn small_is_counted_in_rows() {
+        let items = |count, readings| (0..count).map(|_| work(readings).item).collect::<Vec<_>>();
+        assert!(is_small(&items(ROWS_ENOUGH - 1, 1)) && !is_small(&items(ROWS_ENOUGH, 1)));
+        assert!(is_small(&items(3, 50)) && !is_small(&items(4, 50)));
+    }
+
     #[test]
     fn a_refused_message_leaves_its_text_and_the_reason() {
         let error = StoreError::Corrupt("x".into());
         let entry = refused(&work(1).item, &error).unwrap();
         assert_eq!((entry.reason, entry.terminal_id.as_str()), (QuarantineReason::Refused, "t1"));
         assert!(refused(&Item::Quarantine(Box::new(entry)), &error).is_none());
-        let list = EventBatch { boot: BootId(1), sent: None, events: vec![], active: Some(vec![]) };
-        let mut one = work(1);
-        if let Item::Message(incoming) = &mut one.item {
-            incoming.message = Arc::new(Message::Event(list));
-        }
-        assert_eq!(rows_of(&one.item), 1, "an active list is a row");
+        assert_eq!(rows_of(&event().item), 1, "an active list is a row");
     }
 }

@@ -253,6 +253,7 @@ impl App {
                 // one to slow terminals down. A queue takes memory only as it fills.
                 queue_len: config.ingest.queue_len.max(config.broker.budget_bytes.as_usize() / 256 + 1),
                 batch_rows_max: config.ingest.batch_rows_max,
+                linger: Duration::from_millis(config.ingest.linger_ms),
                 register_unknown: dev,
                 offline_after: Duration::from_secs(config.ingest.offline_after_s),
             };

@@ -111,6 +111,8 @@ pub(crate) struct Web {
 pub(crate) struct Ingest {
     /// Rows of one commit.
     pub(crate) batch_rows_max: usize,
+    /// From one small commit to the next, at least; nothing but readings waits for it.
+    pub(crate) linger_ms: u64,
     /// Writers, each with a connection; elevators are hashed to them.
     pub(crate) writers: usize,
     /// Messages that may wait before each writer, at least; what `broker.budget_bytes` lets in may wait in any case.
@@ -201,6 +203,7 @@ impl Default for Ingest {
     fn default() -> Self {
         Self {
             batch_rows_max: 5_000,
+            linger_ms: 5,
             writers: 2,
             queue_len: 10_000,
             offline_after_s: domain::limits::OFFLINE_AFTER.as_secs(),

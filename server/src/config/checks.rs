@@ -42,6 +42,8 @@ impl Config {
         self.check_sessions()?;
         self.check_limits()?;
         within("ingest.batch_rows_max", self.ingest.batch_rows_max, 1, 50_000)?;
+        // Terminals wait for their acknowledgements meanwhile.
+        within("ingest.linger_ms", self.ingest.linger_ms, 0, 1_000)?;
         within("ingest.writers", self.ingest.writers, 1, 64)?;
         within("ingest.queue_len", self.ingest.queue_len, 1, 1_000_000)?;
         within("ingest.offline_after_s", self.ingest.offline_after_s, 1, 86_400)?;
