@@ -1,41 +1,77 @@
-//! Occurrences of faults: `fault_period`, kept up with the rows of `fault` before these are acknowledged.
+//! Occurrences of faults: `fault_period`, kept up with what terminals say before it is acknowledged.
 //!
-//! Promises: the periods of a terminal are what `domain::fault_period` makes of its stored rows, whatever the
-//! order in which they came and however often. What comes in order is followed from where the terminal stands
-//! ([`Head`]); anything else (a late backlog, a redelivery, two boots at once) has the periods made anew from
-//! the rows of [`LOOK_BACK`] before the oldest thing that came. Does not judge faults.
+//! Promises: the periods of a terminal are what `domain::fault_period` makes of its stored rows, those of `fault`
+//! and of what readings in `telemetry` show ([`Shown`]), whatever the order in which they came and however often.
+//! What comes in order is followed from where the terminal stands ([`domain::order::Head`]). A reading that shows
+//! nothing new costs a look-up in memory ([`Standings`]). Anything else (a late backlog, a redelivery, two boots
+//! at once) has the periods made anew from the rows since [`LISTS_BACK`] before the first thing that is concerned.
+//! Does not judge faults.
 //!
-//! Exact as long as the device clock of a terminal does not jump by more than [`LOOK_BACK`] between its rows.
+//! Exact as long as the corrected times of a terminal are right to [`SLACK`] of one another, or for rows of `fault`
+//! alone, which have their numbers, to [`LOOK_BACK`]. Where two processes store what one terminal says at the same
+//! time, its periods are mended when its standing is read again.
 
 mod follow;
 mod read;
+mod remade;
 mod skew;
+mod standing;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use domain::fault_period::{Mark, Says};
+use domain::fault_period::{Mark, Says, Shown};
 use domain::order::{Place, corrected};
-use domain::{Code, TerminalId, fault_by_slug};
+use domain::{Code, Field, Reading, ServiceMode, TerminalId, Timestamp, fault_by_slug};
 
-use crate::rows::{FaultRow, STATE_ACTIVE};
+use crate::rows::{FaultRow, ReadingRow, STATE_ACTIVE};
 
-pub(crate) use follow::follow;
+pub(crate) use follow::{AllNew, follow};
 pub use read::FaultPeriodRecord;
 pub(crate) use skew::Clocks;
+pub(crate) use standing::Standings;
 
-/// Rows are read again from so long before the oldest thing that came out of order.
+/// Rows of `fault` are read again from so long before the oldest thing that came out of order.
 const LOOK_BACK: Duration = Duration::from_hours(7 * 24);
+/// Rows of `telemetry` from so long before the first thing that is concerned: there are a thousand times as many.
+const LISTS_BACK: Duration = Duration::from_mins(10);
+/// Readings further than this from the begin and the end of every period need no closer look at their order.
+const SLACK: Duration = Duration::from_mins(1);
 
 /// A terminal at an elevator.
 type Of = (i64, TerminalId);
 
-/// What the rows of a batch say about faults, of each terminal in the order of arrival.
-pub(crate) fn told(rows: &[FaultRow<'_>]) -> BTreeMap<Of, Vec<Mark>> {
-    let mut told: BTreeMap<Of, Vec<Mark>> = BTreeMap::new();
+/// What a batch says about faults at a terminal.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// In the order of arrival.
+    marks: Vec<Mark>,
+    /// Its periods are to be made anew from here on, whatever the marks.
+    since: Option<Timestamp>,
+}
+
+impl Told {
+    fn is_shown(&self) -> bool {
+        self.marks.iter().all(|mark| matches!(mark.says, Says::Shown(_)))
+    }
+
+    fn has_shown(&self) -> bool {
+        self.marks.iter().any(|mark| matches!(mark.says, Says::Shown(_)))
+    }
+
+    /// Its earliest time of either clock.
+    fn oldest(&self) -> Option<Timestamp> {
+        let times = self.marks.iter().map(|mark| mark.time.min(mark.place.at));
+        times.chain(self.since).min()
+    }
+}
+
+/// What the rows of a batch say about faults, of each terminal.
+pub(crate) fn told(rows: &[FaultRow<'_>]) -> BTreeMap<Of, Told> {
+    let mut told: BTreeMap<Of, Told> = BTreeMap::new();
     for row in rows {
         let of = (row.origin.elevator_id, row.origin.terminal_id.clone());
-        told.entry(of).or_default().extend(mark(row));
+        told.entry(of).or_default().marks.extend(mark(row));
     }
     told
 }
@@ -58,4 +94,26 @@ fn says(state: i16, code: Code) -> Option<Says> {
         3 => Some(Says::Once(code)),
         _ => None,
     }
+}
+
+/// What a reading shows of faults, as in [`Shown`]; nearly always an empty list, normal service, or both.
+fn shows(reading: &Reading) -> Option<(Option<&[Code]>, bool)> {
+    let codes = match &reading.codes {
+        Field::Known(codes) => Some(codes.as_slice()),
+        Field::Absent | Field::Unknown => None,
+    };
+    let normal = reading.service_mode == Field::Known(ServiceMode::Normal);
+    (codes.is_some() || normal).then_some((codes, normal))
+}
+
+fn place(row: &ReadingRow<'_>) -> Place {
+    let time = row.reading.time;
+    let at = corrected(row.origin.arrival.at, time, row.origin.age_ms(time));
+    Place { source: row.origin.source, seq: row.reading.seq, at }
+}
+
+fn shown(row: &ReadingRow<'_>) -> Option<Mark> {
+    let (codes, normal) = shows(row.reading)?;
+    let says = Says::Shown(Shown { codes: codes.map(<[Code]>::to_vec), normal });
+    Some(Mark { place: place(row), time: row.reading.time, says })
 }

@@ -22,6 +22,7 @@ use domain::{Arrival, ElevatorId, Message, TerminalId, Timestamp};
 use sqlx::postgres::PgConnection;
 
 use crate::copy::CopyBuffer;
+use crate::fault_period::AllNew;
 use crate::quarantine::{QuarantineEntry, quarantine_insert};
 use crate::source::Sources;
 use crate::{Database, Edition, LedgerNotes, StoreError, fault_period, rollup};
@@ -61,6 +62,8 @@ pub struct CommitReport {
     pub quarantined: u64,
     /// Statements that sent rows; 1 on the straight way.
     pub statements: u32,
+    /// Statements about occurrences of faults; none for readings that show nothing new.
+    pub fault_statements: u32,
     /// From call to return.
     pub micros: u64,
 }
@@ -73,6 +76,7 @@ pub struct Writer {
     metrics: Arc<StoreMetrics>,
     sources: Sources,
     clocks: fault_period::Clocks,
+    standings: fault_period::Standings,
     session: Option<Session>,
     ledger: Option<LedgerNotes>,
 }
@@ -94,6 +98,7 @@ impl Writer {
             metrics,
             sources: Sources::default(),
             clocks: fault_period::Clocks::default(),
+            standings: fault_period::Standings::default(),
             session: None,
             ledger: None,
         }
@@ -103,6 +108,12 @@ impl Writer {
     #[must_use]
     pub fn with_ledger(self, notes: LedgerNotes) -> Self {
         Self { ledger: Some(notes), ..self }
+    }
+
+    /// Reads again after `span` what faults are open at a terminal, because another process may have written.
+    #[must_use]
+    pub fn believing_faults_for(self, span: Duration) -> Self {
+        Self { standings: fault_period::Standings::believed_for(span), ..self }
     }
 
     /// Commits a batch; see the promise of this module. Any size is taken; 1 to 5,000 rows are quick.
@@ -162,16 +173,20 @@ impl Writer {
         for rows in batch::windows(readings, config.chunk_interval) {
             path::store(session, &rows, &mut batch.quarantine, &mut report).await?;
         }
-        let told = fault_period::told(&batch.faults);
+        let mut told = fault_period::told(&batch.faults);
         let stored_before = report.rows_stored;
+        let readings_new = stored_before == readings.len() as u64;
         let fault_rows = batch.faults.len() as u64;
         path::lists_dedupe(&mut session.connection, &mut batch.faults, &mut report).await?;
         let faults = batch::unique(&mut batch.faults, &mut batch.quarantine, &mut report);
         for rows in batch::windows(faults, Duration::from_hours(7 * 24)) {
             path::store(session, &rows, &mut batch.quarantine, &mut report).await?;
         }
-        let all_new = report.rows_stored - stored_before == fault_rows;
-        fault_period::follow(&mut session.connection, told, all_new).await?;
+        let new = AllNew { events: report.rows_stored - stored_before == fault_rows, readings: readings_new };
+        let connection = &mut session.connection;
+        report.fault_statements =
+            self.standings.hear(connection, readings, &mut told, Instant::now()).await?;
+        report.fault_statements += fault_period::follow(connection, &mut self.standings, told, new).await?;
         let statistics = batch::unique(&mut batch.statistics, &mut batch.quarantine, &mut report);
         for rows in batch::windows(statistics, Duration::from_hours(7 * 24)) {
             path::store(session, &rows, &mut batch.quarantine, &mut report).await?;

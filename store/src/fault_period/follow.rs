@@ -2,63 +2,156 @@
 
 use std::collections::BTreeMap;
 
-use domain::fault_period::{self, Mark, Says};
-use domain::order::{Head, Place, arrange, corrected};
-use domain::{FaultPeriod, Seq, SourceId, TerminalId, Timestamp};
-use sqlx::postgres::{PgConnection, PgRow};
+use domain::fault_period::{self, Mark, Says, Shown};
+use domain::order::{Head, arrange};
+use domain::{FaultPeriod, Timestamp};
+use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row as _};
-use time::OffsetDateTime;
 
-use super::read::{code, codes, period, terminal};
-use super::{LOOK_BACK, Of, says};
+use super::read::{period, terminal};
+use super::remade::remade;
+use super::standing::{self, Standing, Standings};
+use super::{Of, SLACK, Told};
 use crate::StoreError;
-use crate::rows::STATE_ACTIVE;
 
-/// Follows what was told. `all_new`: every row of it was stored just now, so the marks are what is stored.
+/// A terminal as its rows say, and what it tells now, in order.
+struct One {
+    of: Of,
+    head: Option<Head>,
+    changed: Option<Timestamp>,
+    open: Vec<FaultPeriod>,
+    marks: Vec<Mark>,
+}
+
+/// Whether every row of a batch was stored just now, so that its marks are what is stored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AllNew {
+    pub(crate) events: bool,
+    pub(crate) readings: bool,
+}
+
+/// Follows what was told. Gives how many statements that took.
 pub(crate) async fn follow(
     connection: &mut PgConnection,
-    told: BTreeMap<Of, Vec<Mark>>,
-    all_new: bool,
-) -> Result<(), StoreError> {
+    standings: &mut Standings,
+    told: BTreeMap<Of, Told>,
+    new: AllNew,
+) -> Result<u32, StoreError> {
     if told.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
+    let mut statements = 4;
     let mut transaction = connection.begin().await?;
-    let heads = heads_lock(&mut transaction, told.keys()).await?;
-    let (mut straight, mut around) = (Vec::new(), Vec::new());
-    for (of, marks) in told {
-        let head = heads.get(&of).copied().flatten();
-        let after = head.is_none_or(|head| head.precedes(marks.iter().map(|mark| mark.place)));
-        // Without a head nothing was followed, but rows of an earlier version may be there.
-        if all_new && after && head.is_some() {
-            straight.push((of, head, marks));
-        } else {
-            around.push((of, head, marks));
-        }
-    }
+    let mut heads = heads_lock(&mut transaction, told.keys()).await?;
+    let mut open = open_of(&mut transaction, told.keys()).await?;
     let mut changed: Vec<(Of, Vec<FaultPeriod>)> = Vec::new();
-    let mut moved: Vec<(Of, Head)> = Vec::new();
-    let mut open = open_of(&mut transaction, straight.iter().map(|(of, ..)| of)).await?;
-    for (of, head, mut marks) in straight {
-        arrange(&mut marks, |mark| mark.place, Mark::tie);
-        let found = fault_period::follow(open.remove(&of).unwrap_or_default(), &marks);
-        moved.extend(advanced(head, &marks).map(|head| (of.clone(), head)));
-        changed.push((of, found));
-    }
-    for (of, head, marks) in around {
-        let (found, read) = remade(&mut transaction, &of, &marks).await?;
-        moved.extend(advanced(head, &read).map(|head| (of.clone(), head)));
-        changed.push((of, found));
+    let mut moved: Vec<(Of, Head, Option<Timestamp>)> = Vec::new();
+    let mut followed: Vec<One> = Vec::new();
+    for (of, told) in told {
+        let (head, until) = heads.remove(&of).unwrap_or_default();
+        let before = open.remove(&of).unwrap_or_default();
+        let standing = standings.get(&of);
+        let (only_shown, oldest, mut since) = (told.is_shown(), told.oldest(), told.since);
+        let all_new = (new.events || only_shown) && (new.readings || !told.has_shown());
+        if standing.is_none_or(|it| it.head != head || it.open != before) {
+            // Another process has followed meanwhile what is not known here.
+            since = since.into_iter().chain(standing.and_then(|standing| standing.quiet)).min();
+        }
+        let mut one = One { of, head, changed: until, open: before, marks: told.marks };
+        arrange(&mut one.marks, |mark| mark.place, Mark::tie);
+        if since.is_none() && all_new && is_straight(&one, standing) {
+            let found = fault_period::follow(std::mem::take(&mut one.open), &one.marks);
+            one.go_on(found, None, &mut changed);
+        } else if since.is_none() && only_shown && head.is_some() && {
+            statements += 1;
+            says_nothing_new(&mut transaction, &one).await?
+        } {
+            followed.push(one);
+            continue;
+        } else if let Some(oldest) = oldest.into_iter().chain(since).min() {
+            statements += 3;
+            if let Some((found, read)) = remade(&mut transaction, &one.of, &one.marks, oldest).await? {
+                one.go_on(found, Some(&read), &mut changed);
+            }
+        }
+        moved.extend(one.head.map(|head| (one.of.clone(), head, one.changed)));
+        followed.push(one);
     }
     periods_store(&mut transaction, &changed).await?;
     heads_store(&mut transaction, &moved).await?;
     transaction.commit().await?;
-    Ok(())
+    for One { of, head, changed, open, marks } in followed {
+        standings.followed(of, head, changed, open, &marks);
+    }
+    Ok(statements)
+}
+
+impl One {
+    /// Takes what became of its periods, and what was read for it if not only its marks.
+    fn go_on(
+        &mut self,
+        found: Vec<FaultPeriod>,
+        read: Option<&[Mark]>,
+        changed: &mut Vec<(Of, Vec<FaultPeriod>)>,
+    ) {
+        self.head = advanced(self.head, read.unwrap_or(&self.marks));
+        let ends = found.iter().flat_map(|it| [Some(it.opened), it.closed, it.listed]).flatten();
+        self.changed = ends.chain(self.changed).max();
+        self.open = found.iter().filter(|period| period.is_open()).cloned().collect();
+        in_order(&mut self.open);
+        changed.push((self.of.clone(), found));
+    }
+}
+
+/// In the order in which open periods are held and compared.
+pub(super) fn in_order(open: &mut [FaultPeriod]) {
+    open.sort_by(|one, other| (one.opened, &one.code.raw).cmp(&(other.opened, &other.code.raw)));
+}
+
+/// Whether the marks come after everything that its periods are made of.
+fn is_straight(one: &One, standing: Option<&Standing>) -> bool {
+    // Without a head nothing was followed, but rows of an earlier version may be there.
+    one.head.is_some_and(|head| head.precedes(one.marks.iter().map(|mark| mark.place)))
+        && standing.is_some_and(|standing| standing.lets_pass(&one.open, &one.marks))
+}
+
+/// Whether readings that came late show only what the periods say of their time.
+async fn says_nothing_new(connection: &mut PgConnection, one: &One) -> Result<bool, StoreError> {
+    let times = || one.marks.iter().map(|mark| mark.place.at);
+    let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(false) };
+    let (from, to) = (first.minus(SLACK), last.plus(SLACK));
+    let rows = sqlx::query(
+        "SELECT *
+         FROM fault_period
+         WHERE elevator_id = $1
+           AND terminal_id = $2
+           AND opened_by <> 'server'
+           AND opened <= $4
+           AND (closed IS NULL OR closed >= $3)",
+    )
+    .bind(one.of.0)
+    .bind(one.of.1.as_str())
+    .bind(from.to_utc())
+    .bind(to.to_utc())
+    .fetch_all(connection)
+    .await?;
+    let mut open = rows.iter().map(period).collect::<Result<Vec<_>, _>>()?;
+    let lies_within = |at: Timestamp| (from..=to).contains(&at);
+    for period in &mut open {
+        if [Some(period.opened), period.closed, period.listed].into_iter().flatten().any(lies_within) {
+            return Ok(false);
+        }
+        period.listed = period.listed.filter(|listed| *listed < from);
+    }
+    Ok(one.marks.iter().all(|mark| match &mark.says {
+        Says::Shown(Shown { codes, normal }) => !Shown::is_news(&open, codes.as_deref(), *normal),
+        _ => false,
+    }))
 }
 
 /// The head after these marks, which are in their order.
 fn advanced(head: Option<Head>, marks: &[Mark]) -> Option<Head> {
-    let next = Head::of(marks.iter().map(|mark| mark.place))?;
+    let Some(next) = Head::of(marks.iter().map(|mark| mark.place)) else { return head };
     let Some(head) = head else { return Some(next) };
     let seq = if next.source == head.source { head.seq.max(next.seq) } else { next.seq };
     let source_max = head.source_max.max(next.source_max);
@@ -69,7 +162,7 @@ fn advanced(head: Option<Head>, marks: &[Mark]) -> Option<Head> {
 async fn heads_lock<'a>(
     connection: &mut PgConnection,
     of: impl Iterator<Item = &'a Of>,
-) -> Result<BTreeMap<Of, Option<Head>>, StoreError> {
+) -> Result<BTreeMap<Of, (Option<Head>, Option<Timestamp>)>, StoreError> {
     let (elevators, terminals): (Vec<i64>, Vec<&str>) = of.map(|(id, name)| (*id, name.as_str())).unzip();
     let rows = sqlx::query(
         "INSERT INTO fault_head AS head (elevator_id, terminal_id)
@@ -78,7 +171,7 @@ async fn heads_lock<'a>(
          ORDER BY elevator_id, terminal_id
          ON CONFLICT (elevator_id, terminal_id) DO UPDATE
          SET seq = head.seq
-         RETURNING elevator_id, terminal_id, source, source_max, seq, at",
+         RETURNING elevator_id, terminal_id, source, source_max, seq, at, changed",
     )
     .bind(elevators)
     .bind(terminals)
@@ -87,17 +180,7 @@ async fn heads_lock<'a>(
     let mut heads = BTreeMap::new();
     for row in &rows {
         let of = (row.try_get("elevator_id")?, terminal(row)?);
-        let source: Option<i32> = row.try_get("source")?;
-        let head = match source {
-            Some(source) => Some(Head {
-                source: SourceId(source),
-                source_max: SourceId(row.try_get("source_max")?),
-                seq: Seq(row.try_get("seq")?),
-                at: Timestamp::from(row.try_get::<OffsetDateTime, _>("at")?),
-            }),
-            None => None,
-        };
-        heads.insert(of, head);
+        heads.insert(of, standing::head(row, "source", "seq")?);
     }
     Ok(heads)
 }
@@ -109,16 +192,12 @@ async fn open_of<'a>(
 ) -> Result<BTreeMap<Of, Vec<FaultPeriod>>, StoreError> {
     let (elevators, terminals): (Vec<i64>, Vec<&str>) = of.map(|(id, name)| (*id, name.as_str())).unzip();
     let mut open: BTreeMap<Of, Vec<FaultPeriod>> = BTreeMap::new();
-    if elevators.is_empty() {
-        return Ok(open);
-    }
     let rows = sqlx::query(
         "SELECT fault_period.*
          FROM unnest($1::int8[], $2::text[]) AS asked (elevator_id, terminal_id)
          JOIN fault_period USING (elevator_id, terminal_id)
          WHERE fault_period.closed IS NULL
-           AND fault_period.opened_by <> 'server'
-         ORDER BY fault_period.opened, fault_period.code",
+           AND fault_period.opened_by <> 'server'",
     )
     .bind(elevators)
     .bind(terminals)
@@ -127,75 +206,10 @@ async fn open_of<'a>(
     for row in &rows {
         open.entry((row.try_get("elevator_id")?, terminal(row)?)).or_default().push(period(row)?);
     }
-    Ok(open)
-}
-
-/// Makes the periods of a terminal anew from its stored rows. Gives them, and the marks of the rows, in order.
-async fn remade(
-    connection: &mut PgConnection,
-    (elevator, terminal): &Of,
-    marks: &[Mark],
-) -> Result<(Vec<FaultPeriod>, Vec<Mark>), StoreError> {
-    let oldest = marks.iter().map(|mark| mark.time.min(mark.place.at)).min().unwrap_or_default();
-    let mut read = marks_of(connection, *elevator, terminal, oldest.minus(LOOK_BACK)).await?;
-    arrange(&mut read, |mark| mark.place, Mark::tie);
-    let Some(begin) = read.iter().map(|mark| mark.place.at).min() else { return Ok((Vec::new(), read)) };
-    let base = sqlx::query(
-        "DELETE FROM fault_period
-         WHERE elevator_id = $1
-           AND terminal_id = $2
-           AND opened_by <> 'server'
-           AND (opened >= $3 OR closed IS NULL OR closed >= $3)
-         RETURNING *",
-    )
-    .bind(*elevator)
-    .bind(terminal.as_str())
-    .bind(begin.to_utc())
-    .fetch_all(connection)
-    .await?;
-    let mut open = Vec::new();
-    for row in &base {
-        let mut period = period(row)?;
-        if period.opened < begin {
-            (period.closed, period.closed_by) = (None, None);
-            open.push(period);
-        }
+    for open in open.values_mut() {
+        in_order(open);
     }
-    open.sort_by(|one, other| (one.opened, &one.code.raw).cmp(&(other.opened, &other.code.raw)));
-    Ok((fault_period::follow(open, &read), read))
-}
-
-async fn marks_of(
-    connection: &mut PgConnection,
-    elevator: i64,
-    terminal: &TerminalId,
-    since: Timestamp,
-) -> Result<Vec<Mark>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT fault.time, fault.seq, fault.arrived, fault.source, fault.age_ms,
-                fault.state, fault.code, fault.slug, fault.codes, fault.code_slugs
-         FROM fault
-         JOIN source USING (source)
-         WHERE fault.elevator_id = $1
-           AND fault.time >= $3
-           AND source.terminal_id = $2",
-    )
-    .bind(elevator)
-    .bind(terminal.as_str())
-    .bind(since.to_utc())
-    .fetch_all(connection)
-    .await?;
-    rows.iter().filter_map(|row| mark(row).transpose()).collect()
-}
-
-fn mark(row: &PgRow) -> Result<Option<Mark>, StoreError> {
-    let time = Timestamp::from(row.try_get::<OffsetDateTime, _>("time")?);
-    let arrived = Timestamp::from(row.try_get::<OffsetDateTime, _>("arrived")?);
-    let at = corrected(arrived, time, row.try_get("age_ms")?);
-    let place = Place { source: SourceId(row.try_get("source")?), seq: Seq(row.try_get("seq")?), at };
-    let state: i16 = row.try_get("state")?;
-    let says = if state == STATE_ACTIVE { Some(Says::List(codes(row)?)) } else { says(state, code(row)?) };
-    Ok(says.map(|says| Mark { place, time, says }))
+    Ok(open)
 }
 
 async fn periods_store(
@@ -214,7 +228,7 @@ async fn periods_store(
         "INSERT INTO fault_period AS period
              (elevator_id, opened, closed, device_time, listed, terminal_id, code, slug, opened_by, closed_by)
          SELECT *
-         FROM unnest($1::int8[], $2::timestamptz[], $3::timestamptz[], $4::timestamptz[], $5::bool[],
+         FROM unnest($1::int8[], $2::timestamptz[], $3::timestamptz[], $4::timestamptz[], $5::timestamptz[],
                      $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
          ON CONFLICT (elevator_id, terminal_id, code, opened) DO UPDATE
          SET closed = EXCLUDED.closed, closed_by = EXCLUDED.closed_by, listed = EXCLUDED.listed
@@ -225,7 +239,7 @@ async fn periods_store(
     .bind(rows().map(|(.., period)| period.opened.to_utc()).collect::<Vec<_>>())
     .bind(rows().map(|(.., period)| period.closed.and_then(Timestamp::to_utc)).collect::<Vec<_>>())
     .bind(rows().map(|(.., period)| period.device_time.and_then(Timestamp::to_utc)).collect::<Vec<_>>())
-    .bind(rows().map(|(.., period)| period.listed).collect::<Vec<_>>())
+    .bind(rows().map(|(.., period)| period.listed.and_then(Timestamp::to_utc)).collect::<Vec<_>>())
     .bind(rows().map(|(_, terminal, _)| terminal).collect::<Vec<_>>())
     .bind(rows().map(|(.., period)| &*period.code.raw).collect::<Vec<_>>())
     .bind(rows().map(|(.., period)| period.code.fault.slug).collect::<Vec<_>>())
@@ -236,21 +250,30 @@ async fn periods_store(
     Ok(())
 }
 
-async fn heads_store(connection: &mut PgConnection, moved: &[(Of, Head)]) -> Result<(), StoreError> {
+async fn heads_store(
+    connection: &mut PgConnection,
+    moved: &[(Of, Head, Option<Timestamp>)],
+) -> Result<(), StoreError> {
+    if moved.is_empty() {
+        return Ok(());
+    }
     sqlx::query(
         "UPDATE fault_head
-         SET source = moved.source, source_max = moved.source_max, seq = moved.seq, at = moved.at
-         FROM unnest($1::int8[], $2::text[], $3::int4[], $4::int4[], $5::int8[], $6::timestamptz[])
-             AS moved (elevator_id, terminal_id, source, source_max, seq, at)
+         SET source = moved.source, source_max = moved.source_max, seq = moved.seq, at = moved.at,
+             changed = moved.changed
+         FROM unnest($1::int8[], $2::text[], $3::int4[], $4::int4[], $5::int8[], $6::timestamptz[],
+                     $7::timestamptz[])
+             AS moved (elevator_id, terminal_id, source, source_max, seq, at, changed)
          WHERE fault_head.elevator_id = moved.elevator_id
            AND fault_head.terminal_id = moved.terminal_id",
     )
-    .bind(moved.iter().map(|((elevator, _), _)| *elevator).collect::<Vec<_>>())
-    .bind(moved.iter().map(|((_, terminal), _)| terminal.as_str()).collect::<Vec<_>>())
-    .bind(moved.iter().map(|(_, head)| head.source.0).collect::<Vec<_>>())
-    .bind(moved.iter().map(|(_, head)| head.source_max.0).collect::<Vec<_>>())
-    .bind(moved.iter().map(|(_, head)| head.seq.0).collect::<Vec<_>>())
-    .bind(moved.iter().map(|(_, head)| head.at.to_utc()).collect::<Vec<_>>())
+    .bind(moved.iter().map(|((elevator, _), ..)| *elevator).collect::<Vec<_>>())
+    .bind(moved.iter().map(|((_, terminal), ..)| terminal.as_str()).collect::<Vec<_>>())
+    .bind(moved.iter().map(|(_, head, _)| head.source.0).collect::<Vec<_>>())
+    .bind(moved.iter().map(|(_, head, _)| head.source_max.0).collect::<Vec<_>>())
+    .bind(moved.iter().map(|(_, head, _)| head.seq.0).collect::<Vec<_>>())
+    .bind(moved.iter().map(|(_, head, _)| head.at.to_utc()).collect::<Vec<_>>())
+    .bind(moved.iter().map(|(.., changed)| changed.and_then(Timestamp::to_utc)).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())

@@ -78,7 +78,7 @@ pub(super) fn period(row: &PgRow) -> Result<FaultPeriod, StoreError> {
         closed: at("closed")?,
         opened_by: OpenedBy::from_slug(opened_by).ok_or_else(|| unknown(opened_by))?,
         closed_by: closed_by.transpose()?,
-        listed: row.try_get("listed")?,
+        listed: at("listed")?,
     })
 }
 

@@ -13,6 +13,7 @@ mod recovery;
 mod retention;
 mod rollup;
 mod schema;
+mod shown;
 mod status;
 mod upgrade;
 mod writer;

@@ -1,0 +1,191 @@
+//! Making the periods of a terminal anew from its stored rows.
+//!
+//! Promises: what the rows that are still there cannot explain stays as it is. Readings are kept for a shorter
+//! time than periods.
+
+use std::collections::BTreeSet;
+
+use domain::fault_period::{self, Mark, Says, Shown};
+use domain::order::{Place, arrange, corrected};
+use domain::{ClosedBy, FaultPeriod, OpenedBy, Seq, SourceId, TerminalId, Timestamp, limits};
+use sqlx::Row as _;
+use sqlx::postgres::{PgConnection, PgRow};
+use time::OffsetDateTime;
+
+use super::follow::in_order;
+use super::read::{code, codes, period};
+use super::{LISTS_BACK, LOOK_BACK, Of, says};
+use crate::StoreError;
+use crate::rows::STATE_ACTIVE;
+
+/// Makes the periods of a terminal anew from `oldest` on, or from where its stored rows say that one of `marks`
+/// belongs. Gives them, and what was read, in order; nothing where no row is left.
+pub(super) async fn remade(
+    connection: &mut PgConnection,
+    (elevator, terminal): &Of,
+    marks: &[Mark],
+    oldest: Timestamp,
+) -> Result<Option<(Vec<FaultPeriod>, Vec<Mark>)>, StoreError> {
+    let told = events(connection, *elevator, terminal, oldest.minus(LOOK_BACK)).await?;
+    let since = first_concerned(&told, marks).map_or(oldest, |first| first.min(oldest)).minus(LISTS_BACK);
+    let mut read = readings(connection, *elevator, terminal, since).await?;
+    let lists_from = read.iter().map(|mark| mark.place.at).min();
+    read.extend(told);
+    read.retain(|mark| mark.place.at >= since);
+    arrange(&mut read, |mark| mark.place, Mark::tie);
+    let Some(begin) = read.iter().map(|mark| mark.place.at).min() else { return Ok(None) };
+    let rows = sqlx::query(
+        "DELETE FROM fault_period
+         WHERE elevator_id = $1
+           AND terminal_id = $2
+           AND opened_by <> 'server'
+           AND (opened >= $3 OR closed IS NULL OR closed >= $3)
+         RETURNING *",
+    )
+    .bind(*elevator)
+    .bind(terminal.as_str())
+    .bind(begin.to_utc())
+    .fetch_all(connection)
+    .await?;
+    let said: BTreeSet<Timestamp> = read.iter().map(|mark| mark.place.at).collect();
+    let is_gone =
+        |at: Timestamp| at >= begin && lists_from.is_none_or(|from| at < from) && !said.contains(&at);
+    let (mut open, mut stay) = (Vec::new(), Vec::new());
+    for row in &rows {
+        let mut period = period(row)?;
+        let by_list = matches!(period.closed_by, Some(ClosedBy::List | ClosedBy::Normal | ClosedBy::NoFault));
+        if by_list && period.closed.is_some_and(is_gone) {
+            stay.push(period);
+        } else if period.opened < begin || (period.opened_by == OpenedBy::List && is_gone(period.opened)) {
+            (period.closed, period.closed_by) = (None, None);
+            period.listed = period.listed.filter(|listed| *listed < begin || is_gone(*listed));
+            open.push(period);
+        }
+    }
+    in_order(&mut open);
+    let mut found = fault_period::follow(open, &read);
+    found.retain(|period| {
+        let same = |it: &FaultPeriod| {
+            it.code.raw == period.code.raw
+                && it.opened <= period.opened
+                && it.closed.is_some_and(|closed| period.opened <= closed)
+        };
+        !stay.iter().any(same)
+    });
+    found.extend(stay);
+    Ok(Some((found, read)))
+}
+
+/// The earliest time of what comes at or after any of `marks` in the order of all.
+fn first_concerned(told: &[Mark], marks: &[Mark]) -> Option<Timestamp> {
+    let mut all: Vec<&Mark> = told.iter().chain(marks).collect();
+    arrange(&mut all, |mark| mark.place, |mark| mark.tie());
+    let concerned = all.iter().position(|mark| marks.iter().any(|it| it.place == mark.place))?;
+    all[concerned..].iter().map(|mark| mark.time.min(mark.place.at)).min()
+}
+
+async fn events(
+    connection: &mut PgConnection,
+    elevator: i64,
+    terminal: &TerminalId,
+    since: Timestamp,
+) -> Result<Vec<Mark>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT fault.time, fault.seq, fault.arrived, fault.source, fault.age_ms,
+                fault.state, fault.code, fault.slug, fault.codes, fault.code_slugs
+         FROM fault
+         JOIN source USING (source)
+         WHERE fault.elevator_id = $1
+           AND fault.time >= $3
+           AND source.terminal_id = $2",
+    )
+    .bind(elevator)
+    .bind(terminal.as_str())
+    .bind(since.to_utc())
+    .fetch_all(connection)
+    .await?;
+    rows.iter().filter_map(|row| event(row).transpose()).collect()
+}
+
+fn event(row: &PgRow) -> Result<Option<Mark>, StoreError> {
+    let (place, time) = place(row)?;
+    let state: i16 = row.try_get("state")?;
+    let says = if state == STATE_ACTIVE { Some(Says::List(codes(row)?)) } else { says(state, code(row)?) };
+    Ok(says.map(|says| Mark { place, time, says }))
+}
+
+fn place(row: &PgRow) -> Result<(Place, Timestamp), StoreError> {
+    let time = Timestamp::from(row.try_get::<OffsetDateTime, _>("time")?);
+    let arrived = Timestamp::from(row.try_get::<OffsetDateTime, _>("arrived")?);
+    let at = corrected(arrived, time, row.try_get("age_ms")?);
+    Ok((Place { source: SourceId(row.try_get("source")?), seq: Seq(row.try_get("seq")?), at }, time))
+}
+
+/// What readings show, each that does not repeat what stands right before it: a reading that shows the same twice
+/// says no more than once, unless an event came between. The order is that of `domain::order::arrange`. An event is
+/// neither in normal service nor has it a list, so no reading is the same.
+async fn readings(
+    connection: &mut PgConnection,
+    elevator: i64,
+    terminal: &TerminalId,
+    since: Timestamp,
+) -> Result<Vec<Mark>, StoreError> {
+    let rows = sqlx::query(
+        "WITH said AS (
+             SELECT telemetry.time, telemetry.seq, telemetry.arrived, telemetry.source, telemetry.age_ms,
+                    telemetry.codes, telemetry.code_slugs, true AS is_shown,
+                    coalesce(telemetry.service_mode = 1, false) AS normal
+             FROM telemetry
+             WHERE telemetry.elevator_id = $1
+               AND telemetry.time >= $3
+               AND telemetry.source = ANY (ARRAY (SELECT source FROM source WHERE terminal_id = $2))
+               AND (telemetry.codes IS NOT NULL OR telemetry.service_mode = 1)
+             UNION ALL
+             SELECT fault.time, fault.seq, fault.arrived, fault.source, fault.age_ms,
+                    NULL, NULL, false, false
+             FROM fault
+             WHERE fault.elevator_id = $1
+               AND fault.time >= $3
+               AND fault.source = ANY (ARRAY (SELECT source FROM source WHERE terminal_id = $2))
+         ), timed AS (
+             SELECT *,
+                    CASE
+                        WHEN age_ms IS NULL THEN least(time, arrived)
+                        WHEN age_ms >= $4 THEN arrived
+                        ELSE arrived - greatest(age_ms, 0) * INTERVAL '1 millisecond'
+                    END AS at
+             FROM said
+         ), placed AS (
+             SELECT *,
+                    CASE
+                        WHEN seq < 0 THEN at
+                        ELSE max(at) FILTER (WHERE seq >= 0) OVER (PARTITION BY source ORDER BY seq)
+                    END AS until
+             FROM timed
+         ), compared AS (
+             SELECT *,
+                    lag(codes) OVER before AS codes_before,
+                    lag(normal) OVER before AS normal_before
+             FROM placed
+             WINDOW before AS (PARTITION BY source ORDER BY until, seq < 0, seq)
+         )
+         SELECT time, seq, arrived, source, age_ms, codes, code_slugs, normal
+         FROM compared
+         WHERE is_shown
+           AND (normal, codes) IS DISTINCT FROM (normal_before, codes_before)",
+    )
+    .bind(elevator)
+    .bind(terminal.as_str())
+    .bind(since.to_utc())
+    .bind(i32::try_from(limits::SKEW_MS_ABS_MAX).unwrap_or(i32::MAX))
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(reading).collect()
+}
+
+fn reading(row: &PgRow) -> Result<Mark, StoreError> {
+    let (place, time) = place(row)?;
+    let has_list = row.try_get::<Option<Vec<String>>, _>("codes")?.is_some();
+    let codes = if has_list { Some(codes(row)?) } else { None };
+    Ok(Mark { place, time, says: Says::Shown(Shown { codes, normal: row.try_get("normal")? }) })
+}

@@ -1,0 +1,371 @@
+//! Occurrences of faults that readings show, against the real database.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::common::*;
+use domain::{
+    Arrival, ArrivalNo, BootId, ClosedBy, Code, ElevatorId, EventBatch, EventState, FaultEvent, FaultPeriod,
+    Field, Message, OpenedBy, Reading, Seq, ServiceMode, TelemetryBatch, Timestamp,
+};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use store::testing::TestDatabase;
+use store::{Database, Incoming, Item, Writer};
+
+fn codes(slugs: &[&str]) -> Vec<Code> {
+    slugs.iter().map(|slug| Code::canonical(slug).unwrap()).collect()
+}
+
+/// Reading `seq`, `at` milliseconds after noon.
+fn shows(seq: i64, at: i64, list: Option<&[&str]>, mode: Option<ServiceMode>) -> Reading {
+    let mut reading = Reading::new(Seq(seq), at_ms(at));
+    reading.load_kg = Field::Known(75);
+    reading.codes = list.map_or(Field::Absent, |slugs| Field::Known(codes(slugs)));
+    reading.service_mode = mode.map_or(Field::Absent, Field::Known);
+    reading
+}
+
+fn listing(seq: i64, at: i64, list: &[&str]) -> Reading {
+    shows(seq, at, Some(list), None)
+}
+
+fn said(elevator: i64, at: i64, message: Message) -> Item {
+    Item::Message(Incoming {
+        elevator_id: ElevatorId(elevator),
+        terminal_id: terminal(&format!("t{elevator}")),
+        arrival: Arrival { no: ArrivalNo(at), at: at_ms(at) },
+        message: Arc::new(message),
+    })
+}
+
+/// Readings that leave the terminal with the last of them, or later, and arrive at once.
+fn readings(elevator: i64, boot: u32, sent: i64, readings: Vec<Reading>) -> Item {
+    let (boot, sent_at) = (BootId(boot), Some(at_ms(sent)));
+    let batch = TelemetryBatch { boot, sent: sent_at, prev_boot_last_seq: None, dropped: None, readings };
+    said(elevator, sent, Message::Telemetry(batch))
+}
+
+fn event(elevator: i64, boot: u32, seq: i64, at: i64, slug: &str, state: EventState) -> Item {
+    let code = Code::canonical(slug).unwrap();
+    let events = vec![FaultEvent { seq: Seq(seq), time: at_ms(at), code, state }];
+    let batch = EventBatch { boot: BootId(boot), sent: Some(at_ms(at)), events, active: None };
+    said(elevator, at, Message::Event(batch))
+}
+
+fn active(elevator: i64, boot: u32, at: i64, slugs: &[&str]) -> Item {
+    let active = Some(codes(slugs));
+    let batch = EventBatch { boot: BootId(boot), sent: Some(at_ms(at)), events: vec![], active };
+    said(elevator, at, Message::Event(batch))
+}
+
+async fn periods(database: &Database, elevator: i64) -> Vec<FaultPeriod> {
+    let (from, to) = (at_ms(-100_000_000), at_ms(100_000_000));
+    let found = database.fault_periods(ElevatorId(elevator), from, to).await.unwrap();
+    found.into_iter().map(|record| record.period).collect()
+}
+
+type Brief = (String, i64, Option<i64>, OpenedBy, Option<ClosedBy>);
+
+async fn brief(database: &Database, elevator: i64) -> Vec<Brief> {
+    let after_noon = |at: Timestamp| at.millis() - noon().millis();
+    let brief = |it: FaultPeriod| {
+        let closed = it.closed.map(after_noon);
+        (it.code.fault.slug.to_owned(), after_noon(it.opened), closed, it.opened_by, it.closed_by)
+    };
+    periods(database, elevator).await.into_iter().map(brief).collect()
+}
+
+fn by_list(slug: &str, opened: i64, closed: Option<i64>) -> Brief {
+    (slug.to_owned(), opened, closed, OpenedBy::List, closed.map(|_| ClosedBy::List))
+}
+
+#[tokio::test]
+async fn a_terminal_that_tells_faults_by_its_readings_alone_has_periods() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut writer = writer(&database);
+    let fault = ["entrapment"].as_slice();
+    for (seq, list) in [(1, [].as_slice()), (2, fault), (3, fault), (4, [].as_slice()), (5, [].as_slice())] {
+        let at = seq * 1_000;
+        writer.commit(&[readings(1, 7, at, vec![listing(seq, at, list)])]).await.unwrap();
+    }
+    assert_eq!(brief(&database, 1).await, [by_list("entrapment", 2_000, Some(4_000))]);
+
+    // Another, all of it in one message, with a number of its own language that means that there is none.
+    let list = |at: i64, slugs: &[&str]| listing(-at, at, slugs);
+    let lists = vec![list(1, &["no_fault"]), list(2, fault), list(3, &["no_fault"])];
+    writer.commit(&[readings(2, 7, 3, lists)]).await.unwrap();
+    assert_eq!(brief(&database, 2).await, [by_list("entrapment", 2, Some(3))]);
+}
+
+#[tokio::test]
+async fn a_reading_that_shows_nothing_new_needs_no_statement() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut writer = writer(&database);
+    let normal = Some(ServiceMode::Normal);
+    let one = |seq: i64, list: &[&str]| {
+        let reading = shows(seq, seq * 1_000, Some(list), normal);
+        [readings(1, 7, seq * 1_000, vec![reading])]
+    };
+    let asked = async |writer: &mut Writer, items: &[Item]| {
+        let report = writer.commit(items).await.unwrap();
+        assert_eq!((report.rows_stored, report.statements), (1, 1));
+        report.fault_statements
+    };
+    assert_eq!(asked(&mut writer, &one(1, &[])).await, 1, "where it stands is read once");
+    for seq in 2..6 {
+        assert_eq!(asked(&mut writer, &one(seq, &[])).await, 0);
+    }
+    assert!(asked(&mut writer, &one(6, &["entrapment"])).await > 0);
+    for seq in 7..12 {
+        assert_eq!(asked(&mut writer, &one(seq, &["entrapment"])).await, 0, "it lasts");
+    }
+    assert!(asked(&mut writer, &one(12, &[])).await > 0);
+    assert_eq!(asked(&mut writer, &one(13, &[])).await, 0);
+    // A backlog of the time before, a day's worth behind what is open.
+    let old: Vec<Reading> =
+        (0..50).map(|seq| shows(-seq - 1, seq * 1_000 - 4_000_000, Some(&[]), None)).collect();
+    let report = writer.commit(&[readings(1, 7, 14_000, old)]).await.unwrap();
+    assert_eq!(report.rows_stored, 50);
+    let late: Vec<Reading> = (0..50).map(|seq| shows(-seq - 1, seq + 100_000, Some(&[]), None)).collect();
+    writer.commit(&[active(1, 7, 200_000, &[])]).await.unwrap();
+    let report = writer.commit(&[readings(1, 7, 210_000, late)]).await.unwrap();
+    assert_eq!(report.fault_statements, 0, "late, but no period is near");
+    assert_eq!(brief(&database, 1).await, [by_list("entrapment", 6_000, Some(12_000))]);
+
+    // Nothing about faults at all: not even the first time.
+    let plain = readings(2, 7, 1_000, vec![shows(1, 1_000, None, Some(ServiceMode::Inspection))]);
+    assert_eq!(asked(&mut writer, &[plain]).await, 0);
+    // Believed for no time: read again each time.
+    let mut careful = crate::common::writer(&database).believing_faults_for(Duration::ZERO);
+    for seq in 20..23 {
+        assert_eq!(asked(&mut careful, &one(seq * 10, &[])).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn normal_service_ends_inspection_that_an_event_told() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut writer = writer(&database);
+    let mode = |seq: i64, mode: ServiceMode| {
+        readings(1, 7, seq * 1_000, vec![shows(seq, seq * 1_000, None, Some(mode))])
+    };
+    writer.commit(&[mode(1, ServiceMode::Normal)]).await.unwrap();
+    writer.commit(&[event(1, 7, 2, 2_000, "inspection_mode", EventState::Open)]).await.unwrap();
+    writer.commit(&[mode(3, ServiceMode::Inspection)]).await.unwrap();
+    assert_eq!(database.faults_open(ElevatorId(1)).await.unwrap().len(), 1);
+    writer.commit(&[mode(4, ServiceMode::Normal), mode(5, ServiceMode::Normal)]).await.unwrap();
+    let inspection = |opened, closed| {
+        ("inspection_mode".to_owned(), opened, Some(closed), OpenedBy::Event, Some(ClosedBy::Normal))
+    };
+    assert_eq!(brief(&database, 1).await, [inspection(2_000, 4_000)]);
+    // Told after the reading that ends it, and of the time before it; both in one batch, too.
+    writer.commit(&[mode(8, ServiceMode::Normal)]).await.unwrap();
+    writer.commit(&[event(1, 7, 7, 7_000, "inspection_mode", EventState::Open)]).await.unwrap();
+    let both = [mode(11, ServiceMode::Normal), event(1, 7, 10, 10_000, "inspection_mode", EventState::Open)];
+    writer.commit(&both).await.unwrap();
+    let expected = [inspection(2_000, 4_000), inspection(7_000, 8_000), inspection(10_000, 11_000)];
+    assert_eq!(brief(&database, 1).await, expected);
+}
+
+#[tokio::test]
+async fn a_backlog_after_live_readings_ends_in_the_same_periods() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    // An hour, a reading each 20 s: a fault for some minutes, another until the end; then an hour of live ones.
+    let list = |index: i64| match index {
+        40..52 => ["entrapment"].as_slice(),
+        120..=180 => ["door_open_fault"].as_slice(),
+        200.. => ["position_lost"].as_slice(),
+        _ => [].as_slice(),
+    };
+    let reading = |index: i64| listing(index, index * 20_000, list(index));
+    let mut writer = writer(&database);
+    for from in (0..360).step_by(10) {
+        let batch = (from..from + 10).map(reading).collect();
+        writer.commit(&[readings(1, 7, (from + 9) * 20_000, batch)]).await.unwrap();
+    }
+    for index in 180..360 {
+        writer.commit(&[readings(2, 7, index * 20_000, vec![reading(index)])]).await.unwrap();
+    }
+    for from in [150, 120, 0, 30, 60, 90] {
+        let batch = (from..from + 30).map(reading).collect();
+        writer.commit(&[readings(2, 7, 359 * 20_000, batch)]).await.unwrap();
+    }
+    let expected = [
+        by_list("entrapment", 800_000, Some(1_040_000)),
+        by_list("door_open_fault", 2_400_000, Some(3_620_000)),
+        by_list("position_lost", 4_000_000, None),
+    ];
+    assert_eq!(brief(&database, 1).await, expected);
+    assert_eq!(brief(&database, 2).await, expected);
+    assert_eq!(periods(&database, 2).await, periods(&database, 1).await);
+}
+
+#[tokio::test]
+async fn a_late_list_splits_a_period_and_moves_its_begin() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut writer = writer(&database);
+    let (none, fault) = ([].as_slice(), ["entrapment"].as_slice());
+    // Each shows what is open now, but not what was open then.
+    for (seq, list) in [(1, none), (20, fault), (30, none), (25, none), (10, fault), (40, fault), (35, fault)]
+    {
+        let at = seq * 1_000;
+        writer.commit(&[readings(1, 7, at, vec![listing(seq, at, list)])]).await.unwrap();
+    }
+    let expected = [by_list("entrapment", 10_000, Some(25_000)), by_list("entrapment", 35_000, None)];
+    assert_eq!(brief(&database, 1).await, expected);
+}
+
+#[tokio::test]
+async fn a_late_event_meets_readings_of_before_the_start_and_no_list_of_later() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut writer = writer(&database);
+    let normal = |seq: i64, list: Option<&[&str]>| {
+        let reading = shows(seq, seq * 1_000, list, Some(ServiceMode::Normal));
+        readings(1, 7, seq * 1_000, vec![reading])
+    };
+    writer.commit(&[event(1, 7, 1, 1_000, "power_off", EventState::Open)]).await.unwrap();
+    writer.commit(&[normal(5, None)]).await.unwrap();
+    let mut restarted = crate::common::writer(&database);
+    restarted.commit(&[event(1, 7, 3, 3_000, "inspection_mode", EventState::Open)]).await.unwrap();
+    let power_off = ("power_off".to_owned(), 1_000, None, OpenedBy::Event, None);
+    let mode = ("inspection_mode".to_owned(), 3_000, Some(5_000), OpenedBy::Event, Some(ClosedBy::Normal));
+    assert_eq!(brief(&database, 1).await, [power_off.clone(), mode.clone()]);
+
+    // The empty list was before the first that names it.
+    restarted.commit(&[normal(1_100, Some(&[]))]).await.unwrap();
+    restarted.commit(&[normal(1_200, Some(&["power_off"]))]).await.unwrap();
+    restarted.commit(&[event(1, 7, 1_150, 1_150_000, "entrapment", EventState::Once)]).await.unwrap();
+    let mut found = brief(&database, 1).await;
+    assert_eq!(found.pop().unwrap().0, "entrapment");
+    assert_eq!(found, [power_off, mode]);
+}
+
+#[tokio::test]
+async fn a_late_event_leaves_what_readings_that_are_gone_had_shown() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut writer = writer(&database);
+    writer.commit(&[event(1, 7, 1, 1_000, "power_off", EventState::Open)]).await.unwrap();
+    for (seq, list) in [(2, ["entrapment"].as_slice()), (3, &[]), (4, &["position_lost"])] {
+        let at = seq * 1_000;
+        writer.commit(&[readings(1, 7, at, vec![listing(seq, at, list)])]).await.unwrap();
+    }
+    let before = brief(&database, 1).await;
+    sqlx::query("DELETE FROM telemetry").execute(database.pool()).await.unwrap();
+    let late = event(1, 7, 0, 500, "door_open_fault", EventState::Once);
+    writer.commit(&[late]).await.unwrap();
+    let mut after = brief(&database, 1).await;
+    assert_eq!(after.remove(0).0, "door_open_fault");
+    assert_eq!(after, before);
+}
+
+#[tokio::test]
+async fn what_another_process_followed_meanwhile_is_looked_at_again() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let (mut one, mut other) = (writer(&database), writer(&database));
+    let shown =
+        |seq: i64, list: &[&str]| [readings(1, 7, seq * 1_000, vec![listing(seq, seq * 1_000, list)])];
+    one.commit(&shown(1, &[])).await.unwrap();
+    other.commit(&shown(2, &["entrapment"])).await.unwrap();
+    // Believed to be no news.
+    one.commit(&shown(3, &[])).await.unwrap();
+    assert_eq!(brief(&database, 1).await, [by_list("entrapment", 2_000, None)]);
+    one.commit(&shown(4, &["position_lost"])).await.unwrap();
+    let expected = [by_list("entrapment", 2_000, Some(3_000)), by_list("position_lost", 4_000, None)];
+    assert_eq!(brief(&database, 1).await, expected);
+}
+
+/// One thing a terminal says.
+#[derive(Debug, Clone)]
+enum Step {
+    Event(EventState, &'static str),
+    Active(Vec<&'static str>),
+    Reading(Option<Vec<&'static str>>, Option<ServiceMode>),
+}
+
+fn any_log() -> impl Strategy<Value = Vec<(Step, bool)>> {
+    let slug = || {
+        prop::sample::select(vec![
+            "entrapment",
+            "position_lost",
+            "entrapment",
+            "inspection_mode",
+            "power_off",
+            "no_fault",
+            "auto_mode",
+        ])
+    };
+    let state = prop::sample::select(vec![EventState::Open, EventState::Close, EventState::Once]);
+    let list = move || prop::collection::vec(slug(), 0..3);
+    let mode = prop::sample::select(vec![ServiceMode::Normal, ServiceMode::Inspection]);
+    let step = prop_oneof![
+        2 => (state, slug()).prop_map(|(state, slug)| Step::Event(state, slug)),
+        1 => list().prop_map(Step::Active),
+        5 => (prop::option::weighted(0.8, list()), prop::option::of(mode))
+            .prop_map(|(list, mode)| Step::Reading(list, mode)),
+    ];
+    prop::collection::vec((step, any::<bool>()), 1..24)
+}
+
+/// The log as messages of an elevator: numbered or not, in two boots, `apart` milliseconds from one another.
+fn items(log: &[(Step, bool)], elevator: i64, apart: i64) -> Vec<Item> {
+    let one = |(index, (step, numbered)): (usize, &(Step, bool))| {
+        let number = index as i64 + 1;
+        let (boot, at) = (7 + u32::from(index > 12), number * apart);
+        let seq = if *numbered { number } else { -number };
+        match step {
+            Step::Event(state, slug) => event(elevator, boot, seq, at, slug, *state),
+            Step::Active(list) => active(elevator, boot, at, list),
+            Step::Reading(list, mode) => {
+                readings(elevator, boot, at, vec![shows(seq, at, list.as_deref(), *mode)])
+            }
+        }
+    };
+    log.iter().enumerate().map(one).collect()
+}
+
+#[tokio::test]
+async fn readings_and_events_in_any_order_end_in_the_same_periods() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut straight = writer(&database);
+    let mut alone = writer(&database);
+    let careful = || writer(&database).believing_faults_for(Duration::ZERO);
+    let (mut first, mut second) = (careful(), careful());
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let rounds: i64 = std::env::var("LIFTWATCH_TEST_ROUNDS").map_or(24, |rounds| rounds.parse().unwrap());
+    for round in 0..rounds {
+        let log = any_log().new_tree(&mut runner).unwrap().current();
+        let apart = if round % 2 == 0 { 1_000 } else { 150_000 };
+        let of = |kind: i64| items(&log, round * 4 + kind, apart);
+        for item in of(1) {
+            straight.commit(&[item]).await.unwrap();
+        }
+        straight.commit(&of(2)).await.unwrap();
+        // Repetition mends, too: only every third round has it.
+        let times = 1 + usize::from(round % 3 == 0);
+        let order: Vec<usize> = (0..times).flat_map(|_| 0..log.len()).collect();
+        let order = Just(order).prop_shuffle().new_tree(&mut runner).unwrap().current();
+        let (one, two) = (of(3), of(4));
+        for (index, part) in order.chunks(1 + round as usize % 3).enumerate() {
+            let of = |items: &[Item]| part.iter().map(|index| items[*index].clone()).collect::<Vec<_>>();
+            alone.commit(&of(&one)).await.unwrap();
+            if index % 2 == 0 { &mut first } else { &mut second }.commit(&of(&two)).await.unwrap();
+        }
+        let expected = periods(&database, round * 4 + 1).await;
+        for kind in 2..=4 {
+            let found = periods(&database, round * 4 + kind).await;
+            assert_eq!(found, expected, "round {round}, way {kind}: {log:?} in {order:?}");
+        }
+    }
+}
