@@ -76,6 +76,34 @@ async fn a_minute_is_looked_for_in_one_chunk() {
     queries.close().await;
 }
 
+/// The planner took the groups for a few and looked up 100,000 elevators by key: 10 s where they were not in memory.
+#[tokio::test]
+async fn a_minute_of_the_whole_fleet_is_never_looked_up_by_key() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let readings: Vec<_> =
+        (0..4).map(|n| at_height(n, second(n.cast_unsigned() * 15), Field::Known(1))).collect();
+    let fleet = (0..500).map(|elevator| incoming(1 + elevator, 1, readings.clone()));
+    store(&database, &fleet.collect::<Vec<_>>()).await;
+    // Where it has nothing better, the planner looks up whatever can be looked up.
+    sqlx::raw_sql(
+        "ANALYZE telemetry;
+         DO $$ BEGIN
+             EXECUTE format('ALTER DATABASE %I SET enable_hashjoin = off', current_database());
+             EXECUTE format('ALTER DATABASE %I SET enable_mergejoin = off', current_database());
+         END $$",
+    )
+    .execute(database.pool())
+    .await
+    .unwrap();
+    let queries = queries(&database);
+    let question = FleetMinute { minute: second(0), regions: vec![] };
+    let plan = queries.plan(&question).await.unwrap();
+    assert!(!plan.uses("telemetry_pkey"), "{:#}", plan.json);
+    assert_eq!(ask(&queries, &question).await.len(), 500);
+    queries.close().await;
+}
+
 fn sent<T: Clone + std::fmt::Debug>(value: impl Strategy<Value = T>) -> impl Strategy<Value = Field<T>> {
     prop_oneof![3 => Just(Field::Absent), 1 => Just(Field::Unknown), 3 => value.prop_map(Field::Known)]
 }
