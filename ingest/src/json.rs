@@ -283,7 +283,7 @@ impl JsonReading {
     }
 }
 
-/// Readings of one boot, oldest first.
+/// Readings of one boot, oldest first, or what a reading that stands alone says around it.
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "TelemetryBatch")]
 pub(crate) struct JsonTelemetry {
@@ -291,15 +291,16 @@ pub(crate) struct JsonTelemetry {
     #[serde(default)]
     #[schemars(range(max = 4_294_967_295_u32))]
     boot: u32,
-    /// The terminal's clock at this transmission, rewritten when the batch is sent again.
+    /// The terminal's clock at this transmission, rewritten when it is sent again.
     sent: Option<DeviceTime>,
-    /// In the first batch after a restart: the last `seq` of the boot before.
+    /// In the first transmission after a restart: the last `seq` of the boot before.
     prev_boot_last_seq: Option<i64>,
     /// Numbers the terminal had to discard.
     dropped: Option<JsonRange>,
-    /// 1 to 1,000.
+    /// 1 to 1,000; without it this object is the reading.
+    #[serde(default)]
     #[schemars(with = "Vec<ReadingSchema>", length(min = 1, max = 1_000))]
-    readings: Vec<JsonReading>,
+    readings: Option<Vec<JsonReading>>,
 }
 
 /// First and last, both included.
@@ -314,27 +315,12 @@ struct JsonRange {
 
 /// Decodes `telemetry.json`: a batch with `readings`, or one reading object. Seq 0 means "none given".
 pub(crate) fn telemetry(payload: &[u8], table: CodeTable<'_>) -> Result<TelemetryBatch, JsonError> {
-    #[derive(Deserialize)]
-    struct Envelope {
-        #[serde(default)]
-        boot: u32,
-        sent: Option<DeviceTime>,
-        readings: Option<serde::de::IgnoredAny>,
-    }
-    let envelope: Envelope = serde_json::from_slice(payload)?;
-    let batch = if envelope.readings.is_some() {
-        serde_json::from_slice(payload)?
-    } else {
-        let reading = serde_json::from_slice(payload)?;
-        JsonTelemetry {
-            boot: envelope.boot,
-            sent: envelope.sent,
-            prev_boot_last_seq: None,
-            dropped: None,
-            readings: vec![reading],
-        }
+    let batch: JsonTelemetry = serde_json::from_slice(payload)?;
+    let readings = match batch.readings {
+        Some(readings) => readings,
+        None => vec![serde_json::from_slice(payload)?],
     };
-    let count = batch.readings.len();
+    let count = readings.len();
     if count == 0 || count > limits::BATCH_READINGS_MAX {
         return Err(DecodeError::Count { what: "readings", count, bound: "1 to 1,000" }.into());
     }
@@ -343,7 +329,7 @@ pub(crate) fn telemetry(payload: &[u8], table: CodeTable<'_>) -> Result<Telemetr
         sent: batch.sent.map(DeviceTime::whole_millis),
         prev_boot_last_seq: batch.prev_boot_last_seq,
         dropped: batch.dropped.map(|range| (range.from, range.to)),
-        readings: batch.readings.into_iter().map(|one| one.check(table)).collect::<Result<_, _>>()?,
+        readings: readings.into_iter().map(|one| one.check(table)).collect::<Result<_, _>>()?,
     })
 }
 
@@ -467,6 +453,14 @@ mod tests {
         assert_eq!(reading.door_state, Field::Known(DoorState::Closed));
         assert_eq!(reading.codes, Field::Known(vec![]));
         assert_eq!(reading.people_count, Field::Absent);
+    }
+
+    #[test]
+    fn a_reading_that_stands_alone_tells_of_the_boot_before_and_of_what_was_dropped() {
+        let alone = br#"{"boot":8,"seq":1,"prev_boot_last_seq":9,"dropped":{"from":2,"to":5},"time":0}"#;
+        let batch = telemetry(alone, &gb24476).unwrap();
+        assert_eq!((batch.boot, batch.prev_boot_last_seq, batch.dropped), (BootId(8), Some(9), Some((2, 5))));
+        assert_eq!(batch.readings.iter().map(|one| one.seq).collect::<Vec<_>>(), [Seq(1)]);
     }
 
     #[test]

@@ -27,6 +27,7 @@ fn what_is_decoded_is_valid() {
         json!({"time": 0}),
         json!({"time": "2026-11-22T08:00:00.123+08:00"}),
         json!({"time": "2026-11-22 08:00:00", "boot": 7, "sent": 5, "seq": 9}),
+        json!({"time": 0, "boot": 8, "seq": 1, "prev_boot_last_seq": 9, "dropped": {"from": 1, "to": 5}}),
         json!({"time": 0, "floor": null, "codes": null, "service_mode": null, "door_zone": null}),
         json!({"time": 0, "codes": ["entrapment", 5, "F9999"], "colour": {"deep": [1]}}),
         json!({"readings": [{"time": 0}, {"time": 1, "flags": 31, "car_temp_c": -10.5}]}),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::json::{DeviceTime, JsonTelemetry, ReadingSchema};
+use crate::json::{JsonTelemetry, ReadingSchema};
 
 /// A batch of readings, or one reading with what a batch says around it.
 pub(super) struct Telemetry;
@@ -17,28 +17,15 @@ impl JsonSchema for Telemetry {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let batch = generator.subschema_for::<JsonTelemetry>();
         let reading = generator.subschema_for::<ReadingSchema>();
-        let around = generator.subschema_for::<Around>();
         json_schema!({
             "description": "Payload of lift/v1/{area}/{terminal}/telemetry.json: a batch with \"readings\", or one \
                             reading alone. Names that are not listed are ignored.",
             "type": "object",
             "if": { "required": ["readings"] },
             "then": batch,
-            "else": { "allOf": [around, reading] },
+            "else": { "allOf": [batch, reading] },
         })
     }
-}
-
-/// What a reading that stands alone may say of its transmission.
-#[derive(JsonSchema)]
-#[allow(dead_code)] // only its schema is used
-struct Around {
-    /// Names this run of the terminal's software; another number after every restart.
-    #[serde(default)]
-    #[schemars(range(max = 4_294_967_295_u32))]
-    boot: u32,
-    /// The terminal's clock at this transmission.
-    sent: Option<DeviceTime>,
 }
 
 /// Payload of lift/v1/{area}/{terminal}/presence, retained: whether a terminal is there, as the server sees it.

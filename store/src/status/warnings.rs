@@ -19,6 +19,8 @@ pub struct Warning {
 /// Rows of a chunk that is written to: below it planning costs more than it saves, above it its indexes leave
 /// memory.
 const CHUNK_ROWS: std::ops::RangeInclusive<i64> = 1_000_000..=10_000_000;
+/// A week of the usual six hours.
+const CHUNKS_MANY: i64 = 30;
 /// The rollup by minute runs 5 minutes behind, every minute.
 const LAG_S_MAX: u64 = 15 * 60;
 /// Rows deleted and not vacuumed: more than a fifth of the table, and more than this.
@@ -138,8 +140,8 @@ pub(super) fn warnings(status: &StoreStatus, config: &StoreConfig) -> Vec<Warnin
 /// What to set `store.chunk_hours` to, for the middle of what fits; nothing if it fits, or cannot be judged.
 fn chunk_hours(table: &TableStatus) -> Option<i64> {
     let (rows, interval_s, chunks) = (table.active_chunk_rows?, table.chunk_interval_s?, table.chunks?);
-    // A store that has not filled two chunks says nothing yet.
-    let fits = CHUNK_ROWS.contains(&rows) || (rows < *CHUNK_ROWS.start() && chunks < 3);
+    // Chunks that are too small cost when there are many.
+    let fits = CHUNK_ROWS.contains(&rows) || (rows < *CHUNK_ROWS.start() && chunks < CHUNKS_MANY);
     if fits || rows == 0 {
         return None;
     }
@@ -306,11 +308,12 @@ mod tests {
         check(1_000_000, 6, 10, None);
         check(10_000_000, 6, 10, None);
         check(40_000_000, 10, 10, Some(1));
-        check(400_000, 6, 10, Some(60));
-        check(400_000, 6, 2, None);
+        check(400_000, 6, 30, Some(60));
+        check(400_000, 6, 29, None);
         check(0, 6, 10, None);
         check(100_000_000, 1, 10, None); // there is nothing shorter
-        check(10, 6, 10, Some(168));
-        check(10, 168, 10, None);
+        check(10, 6, 3, None);
+        check(10, 6, 100, Some(168));
+        check(10, 168, 100, None);
     }
 }
