@@ -194,3 +194,33 @@ async fn a_message_in_another_language_comes_back_when_its_terminal_has_the_righ
     assert!(out.contains("1 stored; none stays"), "{out}");
     assert_eq!(count(url, "SELECT count(*) FROM telemetry WHERE floor = '12'").await, 1);
 }
+
+#[tokio::test]
+async fn a_message_the_database_refuses_as_a_whole_comes_back_when_it_is_mended() {
+    let database = TestDatabase::new().await;
+    let url = database.url();
+    let server = Server::start(url).await;
+    let mend = async |sql: &'static str| {
+        sqlx::raw_sql(sql).execute(database.open().await.pool()).await.expect(sql);
+    };
+    mend("ALTER TABLE fault_period ADD CONSTRAINT never CHECK (code <> 'X9')").await;
+    let time = now();
+    let event = format!(r#"{{"boot":7,"seq":1,"time":"{time}","code":"X9","state":"open"}}"#);
+    let topic = "lift/v1/350102/t1/event.json";
+    let published = mosquitto_pub(server.addresses.broker, "t1", topic, event.as_bytes()).await;
+    assert!(published.status.success(), "acknowledged, as it is in quarantine: {published:?}");
+    publish(&server, "t1", &batch(7, &[2], "")).await;
+    let refused = "SELECT count(*) FROM quarantine WHERE reason = 'refused' AND topic = 'event'";
+    assert_eq!(count(url, refused).await, 1);
+    assert_eq!(count(url, "SELECT count(*) FROM telemetry").await, 1, "its neighbours are stored");
+    assert_eq!(audit(url, &[]).0, Some(0));
+
+    let retry = ["quarantine", "retry", "--all"];
+    let (code, out, error) = liftwatch(url, &retry);
+    assert!(code == Some(0) && out.contains("stay: refused 1"), "{out}{error}");
+    mend("ALTER TABLE fault_period DROP CONSTRAINT never").await;
+    let (_, out, error) = liftwatch(url, &retry);
+    assert!(out.contains("1 stored; none stays"), "{out}{error}");
+    assert_eq!(count(url, "SELECT count(*) FROM fault_period WHERE code = 'X9' AND closed IS NULL").await, 1);
+    assert_eq!(audit(url, &[]).0, Some(0));
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use domain::{Message, Receipt};
-use store::{Item, QuarantineEntry, QuarantineReason, StoreError, Writer};
+use store::{Item, StoreError, Writer};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -161,26 +161,26 @@ impl Shard {
             match self.commit(&items).await {
                 Outcome::Stored => receipts.into_iter().for_each(Receipt::done),
                 Outcome::Abandoned => return false,
+                Outcome::Refused(_) if items.len() > 1 => {
+                    let work = items.into_iter().zip(receipts);
+                    let mut work: Vec<_> = work.map(|(item, receipt)| Work { item, receipt }).collect();
+                    let second = work.split_off(work.len() / 2);
+                    parts.extend([second, work]);
+                }
                 Outcome::Refused(error) => {
-                    let mut work: Vec<_> = items
-                        .into_iter()
-                        .zip(receipts)
-                        .map(|(item, receipt)| Work { item, receipt })
-                        .collect();
-                    if let [Work { item, .. }] = work.as_mut_slice() {
-                        let Some(entry) = refused(item, &error) else {
-                            // Not even quarantine takes it. Not acknowledged; the pause keeps the terminal
-                            // that sends it again from doing so without end.
+                    let rows = items.first().map(|item| refused(item, &error)).unwrap_or_default();
+                    let kept =
+                        if rows.is_empty() { Outcome::Refused(error) } else { self.commit(&rows).await };
+                    match kept {
+                        Outcome::Stored => receipts.into_iter().for_each(Receipt::done),
+                        Outcome::Abandoned => return false,
+                        // Not even quarantine takes it. Not acknowledged; the pause keeps the terminal that sends
+                        // it again from doing so without end.
+                        Outcome::Refused(error) => {
                             self.metrics.commit_failures.inc();
                             tracing::error!(error = %error, "a message can be neither stored nor quarantined");
                             tokio::time::sleep(REFUSED_PAUSE).await;
-                            continue;
-                        };
-                        *item = Item::Quarantine(Box::new(entry));
-                        parts.push(work);
-                    } else {
-                        let second = work.split_off(work.len() / 2);
-                        parts.extend([second, work]);
+                        }
                     }
                 }
             }
@@ -281,23 +281,19 @@ fn rows_of(item: &Item) -> usize {
     }
 }
 
-/// What is kept of a message that the store refuses; `None` if it is a quarantine entry itself.
-fn refused(item: &Item, error: &StoreError) -> Option<QuarantineEntry> {
-    let Item::Message(incoming) = item else { return None };
-    let text = format!("{:?}", incoming.message);
-    let terminal_id = incoming.terminal_id.as_str();
-    let (arrived, reason) = (incoming.arrival.at, QuarantineReason::Refused);
-    let entry = QuarantineEntry::new(arrived, terminal_id, "", reason, error.to_string(), text.as_bytes());
-    let numbers = store::message_numbers(&incoming.message);
-    let entry = entry.numbered(&incoming.terminal_id, incoming.message.boot(), numbers);
-    Some(entry.arrived_as(incoming.arrival.no))
+/// What is kept of a message that the store refuses: its rows, in quarantine. Nothing of what is for quarantine
+/// itself.
+fn refused(item: &Item, error: &StoreError) -> Vec<Item> {
+    let Item::Message(incoming) = item else { return Vec::new() };
+    let entries = incoming.refused(&error.to_string());
+    entries.into_iter().map(|entry| Item::Quarantine(Box::new(entry))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use domain::{Arrival, BootId, ElevatorId, EventBatch, Seq, TerminalId, Timestamp};
-    use store::Incoming;
+    use store::{Incoming, QuarantineReason};
 
     fn work(readings: usize) -> Work {
         let reading = domain::Reading::new(Seq(1), Timestamp::default());
@@ -362,8 +358,8 @@ mod tests {
         assert!(goes_on(&queued).await, "an event does not");
         assert!(!goes_on(&queued).await, "once");
         let error = StoreError::Corrupt("x".into());
-        let entry = refused(&work(1).item, &error).unwrap();
-        assert!(queue.put(Work { item: Item::Quarantine(Box::new(entry)), receipt: IngestReceipt(None) }));
+        let item = refused(&work(1).item, &error).remove(0);
+        assert!(queue.put(Work { item, receipt: IngestReceipt(None) }));
         assert!(goes_on(&queued).await);
         while queue.put(work(1)) {}
         assert!(goes_on(&queued).await, "many readings do not");
@@ -379,11 +375,17 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_message_leaves_its_text_and_the_reason() {
+    fn a_refused_message_leaves_its_rows_and_the_reason() {
         let error = StoreError::Corrupt("x".into());
-        let entry = refused(&work(1).item, &error).unwrap();
-        assert_eq!((entry.reason, entry.terminal_id.as_str()), (QuarantineReason::Refused, "t1"));
-        assert!(refused(&Item::Quarantine(Box::new(entry)), &error).is_none());
-        assert_eq!(rows_of(&event().item), 1, "an active list is a row");
+        let rows = refused(&work(3).item, &error);
+        assert_eq!(rows.len(), 3);
+        for row in &rows {
+            let Item::Quarantine(entry) = row else { panic!("{row:?}") };
+            assert_eq!((entry.reason, entry.terminal_id.as_str()), (QuarantineReason::Refused, "t1"));
+            assert_eq!(entry.topic, "telemetry", "so that it can be decoded again");
+            assert!(refused(row, &error).is_empty());
+        }
+        assert_eq!(refused(&event().item, &error).len(), 1, "an active list is a row");
+        assert_eq!(rows_of(&event().item), 1);
     }
 }

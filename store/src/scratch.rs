@@ -19,8 +19,7 @@ pub struct ScratchDatabase {
 impl ScratchDatabase {
     /// Makes `{prefix}_{process id}` on the server of this URL. `prefix` is lower-case letters and `_`.
     pub async fn create(server: &str, prefix: &str) -> Result<Self, StoreError> {
-        let options = PgConnectOptions::from_str(server).map_err(StoreError::Url)?;
-        let mut admin = options.connect().await?;
+        let mut admin = admin(server).await?;
         let stale: Vec<String> = sqlx::query_scalar(
             "SELECT datname::text
              FROM pg_database
@@ -49,10 +48,16 @@ impl ScratchDatabase {
 
     /// Drops it, with whoever is still connected.
     pub async fn remove(self) -> Result<(), StoreError> {
-        let mut admin = PgConnection::connect(&self.server).await?;
+        let mut admin = admin(&self.server).await?;
         drop_database(&mut admin, &self.name).await?;
         Ok(admin.close().await?)
     }
+}
+
+/// Making and dropping a database takes its time; nobody has to be warned of that.
+async fn admin(server: &str) -> Result<PgConnection, StoreError> {
+    let options = PgConnectOptions::from_str(server).map_err(StoreError::Url)?.disable_statement_logging();
+    Ok(options.connect().await?)
 }
 
 async fn drop_database(admin: &mut PgConnection, name: &str) -> Result<(), StoreError> {

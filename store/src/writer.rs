@@ -42,6 +42,15 @@ pub struct Incoming {
     pub message: Arc<Message>,
 }
 
+impl Incoming {
+    /// Its rows as entries of quarantine, each with its number and a way back, for a message that the database
+    /// refuses as a whole. What a batch says around its readings is not kept: where the boot before ended, and
+    /// what its terminal discarded.
+    pub fn refused(&self, detail: &str) -> Vec<QuarantineEntry> {
+        batch::refused(self, detail)
+    }
+}
+
 /// One thing to be committed.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Item {

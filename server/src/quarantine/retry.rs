@@ -94,14 +94,15 @@ async fn page(
                     false => Fate::Stored { apart },
                 }
             }
-            Ok(incoming) => {
-                let report = writer.commit(&[Item::Message(incoming)]).await?;
+            Ok(incoming) => match writer.commit(&[Item::Message(incoming)]).await {
                 // One row by itself that is refused is the same entry again.
-                match is_row(entry) && report.quarantined > 0 {
-                    true => Fate::Kept(format!("it is still {}", entry.reason)),
-                    false => Fate::Stored { apart: report.quarantined },
+                Ok(report) if is_row(entry) && report.quarantined > 0 => {
+                    Fate::Kept(format!("it is still {}", entry.reason))
                 }
-            }
+                Ok(report) => Fate::Stored { apart: report.quarantined },
+                Err(error) if error.retryable() => return Err(error.into()),
+                Err(error) => Fate::Kept(error.to_string()),
+            },
         };
         if !dry_run && matches!(fate, Fate::Stored { .. }) {
             gone.push(entry.id);

@@ -128,6 +128,21 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// Every row of a message that the database refuses as a whole, as it is kept in quarantine. Without number of a
+/// source: entries go by terminal and boot.
+pub(super) fn refused(incoming: &Incoming, detail: &str) -> Vec<QuarantineEntry> {
+    fn entries<'r, R: Row>(rows: &'r [R], detail: &'r str) -> impl Iterator<Item = QuarantineEntry> + 'r {
+        rows.iter().map(|row| row.quarantined(QuarantineReason::Refused, detail.to_owned()))
+    }
+    let mut batch = Batch::default();
+    batch.take(incoming, SourceId(0), Duration::MAX);
+    let impossible = std::mem::take(&mut batch.quarantine);
+    let readings = entries(&batch.readings, detail);
+    let faults = entries(&batch.faults, detail);
+    let statistics = entries(&batch.statistics, detail);
+    impossible.into_iter().chain(readings).chain(faults).chain(statistics).collect()
+}
+
 impl Batch<'_> {
     /// Elevators and hours of readings that are late when stored at `now`.
     pub(super) fn late(&self, now: Timestamp) -> BTreeSet<(i64, Timestamp)> {
