@@ -3,7 +3,7 @@
 //!
 //! Owns `sequence_ledger`, `sequence_gap` and `sequence_mark`. Writers tell it what they have committed; a task
 //! coalesces that and writes it about once a second on a connection of the pool, never on the way of an
-//! acknowledgement, and for at most 2 % of the time. Promises: the ledger never claims a number that is neither
+//! acknowledgement, and for about 2 % of the time. Promises: the ledger never claims a number that is neither
 //! a row nor in quarantine. It may be behind: after a crash by what was not written yet, which the next start
 //! makes up from the rows that arrived after its mark. Readings, events and statistics share one counter;
 //! derived (negative) numbers are none of its business.
@@ -46,8 +46,10 @@ use table::{Sums, Written};
 const NOTES_MAX: usize = 4_096;
 /// Between two writes, at least.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A write that took long is followed by a pause this many times as long: 2 % of the time at most.
+/// A write that took long is followed by a pause this many times as long: 2 % of the time.
 const PAUSE_FACTOR: u32 = 50;
+/// But no longer: what took long may have been the wait for a database that was away.
+const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// Between two looks at the sums, which are for the metrics, and at what is older than the retention.
 const SUMS_EVERY: Duration = Duration::from_secs(10);
 const PRUNE_EVERY: Duration = Duration::from_hours(1);
@@ -143,6 +145,16 @@ struct Outcome {
     written: Result<(Written, Option<Sums>), StoreError>,
 }
 
+impl Outcome {
+    /// Before the next write.
+    fn pause(&self) -> Duration {
+        match self.written {
+            Ok(_) => self.took.saturating_mul(PAUSE_FACTOR).clamp(PAUSE, PAUSE_MAX),
+            Err(_) => PAUSE,
+        }
+    }
+}
+
 impl Ledger {
     /// For the messages of one run of the server, which are numbered from `arrival_start`.
     pub fn new(database: &Database, arrival_start: ArrivalNo, metrics: Arc<LedgerMetrics>) -> Self {
@@ -206,7 +218,7 @@ impl Ledger {
                     }
                 }
                 Some(outcome) = ended(&mut job) => {
-                    due = tokio::time::Instant::now() + PAUSE.max(outcome.took * PAUSE_FACTOR);
+                    due = tokio::time::Instant::now() + outcome.pause();
                     behind &= !outcome.caught_up;
                     behind |= !settle(outcome, &mut waiting, &metrics);
                 }
@@ -326,4 +338,23 @@ fn settle(outcome: Outcome, waiting: &mut Waiting, metrics: &LedgerMetrics) -> b
 
 fn now() -> Timestamp {
     time::OffsetDateTime::now_utc().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The ledger stayed behind for two minutes after it had waited 2.3 s for a connection.
+    #[test]
+    fn a_write_that_waited_for_the_database_is_not_followed_by_minutes() {
+        let pause = |took, written| {
+            let outcome = Outcome { took, caught_up: false, unwritten: None, written };
+            outcome.pause()
+        };
+        let good = || Ok((Written::default(), None));
+        assert_eq!(pause(Duration::from_millis(2), good()), PAUSE);
+        assert_eq!(pause(Duration::from_millis(100), good()), Duration::from_secs(5));
+        assert_eq!(pause(Duration::from_millis(2_300), good()), PAUSE_MAX);
+        assert_eq!(pause(Duration::from_secs(5), Err(StoreError::Corrupt("away".into()))), PAUSE);
+    }
 }
