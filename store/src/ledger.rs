@@ -202,6 +202,8 @@ impl Ledger {
         let Self { database, metrics, sender, mut notes, missed, mut told, mut waiting, mut behind, .. } =
             self;
         let (mut looked, mut pruned) = (self.looked, self.pruned);
+        // Something was forgotten since the write under way began: a catch-up does not make up for that.
+        let mut overflowed = false;
         drop(sender);
         let mut job: Option<JoinHandle<Outcome>> = None;
         let mut due = tokio::time::Instant::now();
@@ -214,7 +216,7 @@ impl Ledger {
                     }
                     for (writer, note) in buffer.drain(..) {
                         told[writer] = told[writer].max(note.arrival_no);
-                        behind |= !waiting.take(&note);
+                        overflowed |= !waiting.take(&note);
                     }
                 }
                 Some(outcome) = ended(&mut job) => {
@@ -224,7 +226,7 @@ impl Ledger {
                 }
                 () = tokio::time::sleep_until(due), if job.is_none() => {
                     let first = missed.swap(false, Ordering::Relaxed);
-                    behind |= first;
+                    behind |= first | std::mem::take(&mut overflowed);
                     let now = Instant::now();
                     let look = looked.is_none_or(|at| now.duration_since(at) >= SUMS_EVERY);
                     let prune = pruned.is_none_or(|at| now.duration_since(at) >= PRUNE_EVERY);
@@ -245,7 +247,7 @@ impl Ledger {
             behind &= !outcome.caught_up;
             behind |= !settle(outcome, &mut waiting, &metrics);
         }
-        behind |= missed.load(Ordering::Relaxed);
+        behind |= overflowed | missed.load(Ordering::Relaxed);
         // Everything the writers were given is committed and told: the mark is the newest of all.
         let mark = told.iter().max().copied().filter(|_| !behind);
         let last = table::flush(&database, &waiting, mark, now());

@@ -205,7 +205,8 @@ impl Standings {
         let (before, beside): (Vec<&ReadingRow<'_>>, Vec<&ReadingRow<'_>>) =
             group.iter().partition(is_before);
         let before: Vec<ReadingRow<'_>> = before.into_iter().copied().collect();
-        let is_taken = self.known.get_mut(of.1.as_str()).is_some_and(|standing| standing.take(&before));
+        let standing = self.known.get_mut(of.1.as_str()).filter(|standing| standing.elevator == of.0);
+        let is_taken = standing.is_some_and(|standing| standing.take(&before));
         let before = if is_taken { &[] } else { before.as_slice() };
         let marks: Vec<Mark> = before.iter().chain(beside).filter_map(shown).collect();
         if !marks.is_empty() {
@@ -222,8 +223,9 @@ impl Standings {
         open: Vec<FaultPeriod>,
         marks: &[Mark],
     ) {
-        // Not known: it was emptied. It is read again when it is needed.
-        let Some(standing) = self.known.get_mut(&of.1) else { return };
+        // Not known, or at another elevator: it was emptied, or remounted. It is read again when it is needed.
+        let standing = self.known.get_mut(&of.1).filter(|standing| standing.elevator == of.0);
+        let Some(standing) = standing else { return };
         let heard = standing.heard.take();
         *standing = Standing { elevator: of.0, head, changed, open, heard, quiet: None, read: standing.read };
         for mark in marks {
