@@ -15,6 +15,7 @@ mod presence;
 mod profile;
 mod schema;
 mod shard;
+mod store_state;
 mod topic;
 mod unknown;
 
@@ -26,5 +27,5 @@ pub use profile::{
     Tried, check, try_read,
 };
 pub use schema::{Endpoint, Schema, asyncapi};
-pub use shard::StoreState;
+pub use store_state::StoreState;
 pub use topic::{Channel, Format, Topic, TopicError, presence_topic};

@@ -31,7 +31,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::presence::{self, Change, Presences};
 use crate::profile::{Profiles, Resolver};
-use crate::shard::{Queue, Shard, StoreState, Work};
+use crate::shard::{Queue, Shard, Work};
+use crate::store_state::{StoreState, StoreView};
 use crate::unknown::Unknowns;
 use crate::{IngestMetrics, ProfileView, Topic, decode, numbers};
 
@@ -136,7 +137,7 @@ pub struct Wiring<S> {
     pub listening: mpsc::Sender<TerminalId>,
     /// The number before the first message of this run.
     pub arrival_start: ArrivalNo,
-    /// Tells the broker and the pages whether the store takes rows.
+    /// Tells the broker and the pages whether the store takes rows, those of every writer.
     pub store_up: watch::Sender<StoreState>,
     /// Where to count.
     pub metrics: Arc<IngestMetrics>,
@@ -157,17 +158,17 @@ impl Ingest {
     pub async fn run<S: Sink>(config: IngestConfig, wiring: Wiring<S>) -> Result<(), IngestError> {
         let Wiring { mut inbound, registry, profiles, writers, sink, hub, .. } = wiring;
         let Wiring { database, presence, listening, arrival_start, store_up, metrics, abandon, .. } = wiring;
-        let store_up = Arc::new(store_up);
+        let views = StoreView::of(store_up, writers.len());
         let mut tasks = JoinSet::new();
         let mut queues = Vec::with_capacity(writers.len());
-        for writer in writers {
+        for (writer, store) in writers.into_iter().zip(views) {
             let (sender, queue) = Queue::new(config.queue_len);
             queues.push(sender);
             let shard = Shard {
                 writer,
                 rows_max: config.batch_rows_max,
                 linger: config.linger,
-                store_up: store_up.clone(),
+                store,
                 metrics: metrics.clone(),
                 abandon: abandon.clone(),
             };

@@ -7,10 +7,11 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use domain::{Message, Receipt};
 use store::{Item, StoreError, Writer};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::store_state::StoreView;
 use crate::{IngestMetrics, IngestReceipt};
 
 /// One thing to write, and the share of its acknowledgement.
@@ -19,17 +20,11 @@ pub(crate) struct Work {
     pub(crate) receipt: IngestReceipt,
 }
 
-/// Whether the store takes rows, as the writers see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoreState {
-    /// It does.
-    Up,
-    /// It does not, and why in one line.
-    Away(String),
-}
-
 /// A commit without an answer for so long makes the store count as away.
 const SLOW: Duration = Duration::from_secs(5);
+
+/// A batch that had no answer in time so often is stored in halves: it may be too much, and not the database away.
+const TIMEOUTS_MAX: u32 = 2;
 
 /// Rows from which on a commit costs little more than they do: the next one begins at once.
 const ROWS_ENOUGH: usize = 200;
@@ -96,7 +91,7 @@ pub(crate) struct Shard {
     pub(crate) rows_max: usize,
     /// From the beginning of a small commit to that of the next, at least, while only readings wait.
     pub(crate) linger: Duration,
-    pub(crate) store_up: Arc<watch::Sender<StoreState>>,
+    pub(crate) store: StoreView,
     pub(crate) metrics: Arc<IngestMetrics>,
     pub(crate) abandon: CancellationToken,
 }
@@ -104,7 +99,7 @@ pub(crate) struct Shard {
 /// How a batch ended.
 enum Outcome {
     Stored,
-    /// The store refuses something in it, and will again.
+    /// The store refuses something in it, and will again; or it takes too long as a whole.
     Refused(StoreError),
     /// Given up by a stop.
     Abandoned,
@@ -139,10 +134,13 @@ impl Shard {
                     }
                 }
                 Outcome::Abandoned => return,
-                // Once more as a whole before it is halved: too rare to be worth another way.
-                Outcome::Refused(_) => {
+                Outcome::Refused(error) => {
                     let work = items.drain(..).zip(receipts.drain(..));
-                    if !self.store(work.map(|(item, receipt)| Work { item, receipt }).collect()).await {
+                    let work = work.map(|(item, receipt)| Work { item, receipt }).collect();
+                    // What is refused goes once more as a whole: too rare to be worth another way.
+                    let is_slow = matches!(error, StoreError::Timeout(_));
+                    let parts = if is_slow { halves(work).into() } else { vec![work] };
+                    if !self.store(parts).await {
                         return;
                     }
                 }
@@ -150,10 +148,9 @@ impl Shard {
         }
     }
 
-    /// Stores a batch; what the store refuses is searched by halves and quarantined, so that its neighbours
-    /// are stored. False: abandoned.
-    async fn store(&mut self, work: Vec<Work>) -> bool {
-        let mut parts = vec![work];
+    /// Stores parts of a batch, the last first; what the store refuses is searched by halves and quarantined, so
+    /// that its neighbours are stored. False: abandoned.
+    async fn store(&mut self, mut parts: Vec<Vec<Work>>) -> bool {
         while let Some(mut part) = parts.pop() {
             let (items, receipts): (Vec<_>, Vec<_>) =
                 part.drain(..).map(|work| (work.item, work.receipt)).unzip();
@@ -163,14 +160,14 @@ impl Shard {
                 Outcome::Abandoned => return false,
                 Outcome::Refused(_) if items.len() > 1 => {
                     let work = items.into_iter().zip(receipts);
-                    let mut work: Vec<_> = work.map(|(item, receipt)| Work { item, receipt }).collect();
-                    let second = work.split_off(work.len() / 2);
-                    parts.extend([second, work]);
+                    parts.extend(halves(work.map(|(item, receipt)| Work { item, receipt }).collect()));
                 }
                 Outcome::Refused(error) => {
                     let rows = items.first().map(|item| refused(item, &error)).unwrap_or_default();
-                    let kept =
-                        if rows.is_empty() { Outcome::Refused(error) } else { self.commit(&rows).await };
+                    let kept = match rows.as_slice() {
+                        [] => Outcome::Refused(error),
+                        rows => self.commit_within(rows, u32::MAX).await,
+                    };
                     match kept {
                         Outcome::Stored => receipts.into_iter().for_each(Receipt::done),
                         Outcome::Abandoned => return false,
@@ -188,8 +185,13 @@ impl Shard {
         true
     }
 
-    /// Tries until the store has decided.
+    /// Tries until the store has decided, or until a batch that could be smaller has taken too long too often.
     async fn commit(&mut self, items: &[Item]) -> Outcome {
+        self.commit_within(items, if items.len() > 1 { TIMEOUTS_MAX } else { u32::MAX }).await
+    }
+
+    async fn commit_within(&mut self, items: &[Item], timeouts_max: u32) -> Outcome {
+        let mut timeouts = 0;
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(50))
             .with_max_delay(Duration::from_secs(2))
@@ -197,20 +199,25 @@ impl Shard {
             .without_max_times()
             .build();
         loop {
-            let slow = || away(&self.store_up, "the database does not answer".to_owned());
+            let slow = || self.store.away("the database does not answer".to_owned());
             let commit = said_when_slow(self.writer.commit(items), SLOW, slow);
             let Some(committed) = self.abandon.run_until_cancelled(commit).await else {
                 return Outcome::Abandoned;
             };
             match committed {
                 Ok(_) => {
-                    up(&self.store_up);
+                    self.store.up();
                     return Outcome::Stored;
                 }
                 // A refused login is mended by a person, without our restart.
                 Err(error) if error.retryable() || matches!(error, StoreError::Login(_)) => {
                     self.metrics.commit_retries.inc();
-                    away(&self.store_up, error.brief());
+                    self.store.away(error.brief());
+                    timeouts += u32::from(matches!(error, StoreError::Timeout(_)));
+                    if timeouts >= timeouts_max {
+                        tracing::warn!(messages = items.len(), "a batch takes too long; it is halved");
+                        return Outcome::Refused(error);
+                    }
                     let pause = tokio::time::sleep(pauses.next().unwrap_or(Duration::from_secs(2)));
                     if self.abandon.run_until_cancelled(pause).await.is_none() {
                         return Outcome::Abandoned;
@@ -222,24 +229,10 @@ impl Shard {
     }
 }
 
-fn up(store_up: &watch::Sender<StoreState>) {
-    let returned = |state: &mut StoreState| std::mem::replace(state, StoreState::Up) != StoreState::Up;
-    if store_up.send_if_modified(returned) {
-        tracing::info!("the store takes rows again");
-    }
-}
-
-fn away(store_up: &watch::Sender<StoreState>, why: String) {
-    let was_up = *store_up.borrow() == StoreState::Up;
-    if was_up {
-        tracing::warn!(why, "the store is away; acknowledgements wait");
-    }
-    store_up.send_if_modified(|state| {
-        let now = StoreState::Away(why);
-        let changed = *state != now;
-        *state = now;
-        changed
-    });
+/// The second half, and the first, which is to be stored before it.
+fn halves(mut work: Vec<Work>) -> [Vec<Work>; 2] {
+    let second = work.split_off(work.len() / 2);
+    [second, work]
 }
 
 /// The outcome of `work`; `slow` is called once if that takes long.
@@ -292,8 +285,10 @@ fn refused(item: &Item, error: &StoreError) -> Vec<Item> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::StoreState;
     use domain::{Arrival, BootId, ElevatorId, EventBatch, Seq, TerminalId, Timestamp};
     use store::{Incoming, QuarantineReason};
+    use tokio::sync::watch;
 
     fn work(readings: usize) -> Work {
         let reading = domain::Reading::new(Seq(1), Timestamp::default());
@@ -313,11 +308,12 @@ mod tests {
     #[tokio::test]
     async fn a_store_that_does_not_answer_counts_as_away_until_it_does() {
         let (sender, state) = watch::channel(StoreState::Up);
+        let mut view = StoreView::of(sender, 1).remove(0);
         let late = tokio::time::sleep(Duration::from_millis(50));
-        said_when_slow(late, Duration::from_millis(1), || away(&sender, "silent".to_owned())).await;
+        said_when_slow(late, Duration::from_millis(1), || view.away("silent".to_owned())).await;
         assert_eq!(*state.borrow(), StoreState::Away("silent".to_owned()));
-        up(&sender);
-        said_when_slow(std::future::ready(()), SLOW, || away(&sender, "silent".to_owned())).await;
+        view.up();
+        said_when_slow(std::future::ready(()), SLOW, || view.away("silent".to_owned())).await;
         assert_eq!(*state.borrow(), StoreState::Up);
     }
 

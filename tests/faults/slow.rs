@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use store::testing::TestCluster;
+use sqlx::Connection;
+use store::testing::{TestCluster, TestDatabase};
 
 use super::{acked_more, fleet, fleet_with, until_not_ready};
-use crate::harness::{Server, eventually};
+use crate::harness::{Server, eventually, mosquitto_pub, now};
+use crate::ingest::count;
 use crate::proxy::{Proxy, Upstream};
 use crate::reconcile::reconcile;
 
@@ -76,4 +78,33 @@ async fn a_half_open_connection_is_given_up_and_made_again() {
         .await;
     let report = fleet.stop().await;
     reconcile(cluster.url(), &report, ledger.path()).await;
+}
+
+/// A batch that takes longer than the database is given is not tried as it is for ever.
+#[tokio::test]
+async fn a_batch_that_is_too_much_is_stored_in_halves() {
+    let database = TestDatabase::new().await;
+    let settings = [("LIFTWATCH_DATABASE__ANSWER_WITHIN_S", "2")];
+    let server = Server::start_with(database.url(), &settings).await;
+    let mut connection = sqlx::PgConnection::connect(database.url()).await.expect("connect");
+    // 0.2 s for each occurrence of a fault: what waits while the first is stored takes longer than 2 s.
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql
+                AS $$ BEGIN PERFORM pg_sleep(0.2); RETURN NEW; END $$;
+                CREATE TRIGGER slow BEFORE INSERT ON fault_period FOR EACH ROW EXECUTE FUNCTION slow()";
+    sqlx::raw_sql(slow).execute(&mut connection).await.expect("a trigger");
+    let mut publishers = tokio::task::JoinSet::new();
+    for terminal in 1..=40 {
+        let (broker, terminal, time) = (server.addresses.broker, format!("t{terminal}"), now());
+        publishers.spawn(async move {
+            let topic = format!("lift/v1/350102/{terminal}/event.json");
+            let event = r#""seq":1,"code":"entrapment","state":"open""#;
+            let payload = format!(r#"{{"boot":7,"sent":"{time}","time":"{time}",{event}}}"#);
+            mosquitto_pub(broker, &terminal, &topic, payload.as_bytes()).await
+        });
+    }
+    for published in publishers.join_all().await {
+        assert!(published.status.success(), "all are acknowledged: {published:?}");
+    }
+    assert_eq!(count(database.url(), "SELECT count(*) FROM fault_period").await, 40);
+    assert!(server.log().contains("it is halved"));
 }
