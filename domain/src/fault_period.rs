@@ -4,9 +4,17 @@
 //! A reading in normal service ends the modes that are told by events.
 //!
 //! Promises: the periods depend on what was said and when, not on the order in which it arrived or how often.
+//! No more than [`OPEN_MAX`] are open at a time, and a mark costs no more the longer the history is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::order::Place;
 use crate::{Code, Timestamp};
+
+/// Faults of one terminal that are open at a time, at most: eight lists of [`crate::limits::CODES_MAX`]. No elevator
+/// has so many; a terminal that counts in its codes does. One more is not opened.
+pub const OPEN_MAX: usize = 256;
 
 /// What was said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +47,11 @@ impl Shown {
         let ends = |slug: &str| list.iter().any(|code| code.fault.slug == slug);
         let (whole, automatic) = (ends("no_fault"), ends("auto_mode"));
         let is_missing = |code: &Code| {
-            !ends_others(code) && !open.iter().any(|it| it.code.raw == code.raw && it.listed.is_some())
+            !ends_others(code)
+                && match open.iter().find(|it| it.code.raw == code.raw) {
+                    Some(known) => known.listed.is_none(),
+                    None => open.len() < OPEN_MAX,
+                }
         };
         list.iter().any(is_missing)
             || open.iter().any(|period| {
@@ -146,6 +158,24 @@ pub struct FaultPeriod {
 }
 
 impl FaultPeriod {
+    fn new(
+        mark: &Mark,
+        code: &Code,
+        by: OpenedBy,
+        closed: Option<Timestamp>,
+        listed: Option<Timestamp>,
+    ) -> Self {
+        Self {
+            code: code.clone(),
+            opened: mark.place.at,
+            device_time: Some(mark.time),
+            closed,
+            opened_by: by,
+            closed_by: closed.map(|_| ClosedBy::Once),
+            listed,
+        }
+    }
+
     fn end(&mut self, at: Timestamp, by: ClosedBy) {
         self.closed = Some(at.max(self.opened));
         self.closed_by = Some(by);
@@ -157,27 +187,15 @@ impl FaultPeriod {
     }
 }
 
-/// What a list of active faults asks for; the rest stays as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reconciled {
-    /// Missing: to be opened.
-    pub opens: Vec<Code>,
-    /// Vanished: to be closed.
-    pub closes: Vec<Code>,
+/// Whether a list of all active faults would open or close anything where this is open, by the codes as sent.
+pub fn is_list_news(open: &[FaultPeriod], list: &[Code]) -> bool {
+    let is_open = |code: &Code| open.iter().any(|period| period.code.raw == code.raw);
+    let is_missing = |code: &Code| !ends_others(code) && open.len() < OPEN_MAX && !is_open(code);
+    list.iter().any(is_missing) || open.iter().any(|period| !names(list, period))
 }
 
-/// Compares what is open with a list of all active faults, by the codes as sent.
-pub fn reconcile<'a>(open: impl Iterator<Item = &'a Code> + Clone, list: &[Code]) -> Reconciled {
-    let mut opens: Vec<Code> = Vec::new();
-    for code in list.iter().filter(|code| !ends_others(code)) {
-        let is_known = open.clone().any(|known| known.raw == code.raw)
-            || opens.iter().any(|known| known.raw == code.raw);
-        if !is_known {
-            opens.push(code.clone());
-        }
-    }
-    let closes = open.filter(|known| !list.iter().any(|code| code.raw == known.raw)).cloned().collect();
-    Reconciled { opens, closes }
+fn names(list: &[Code], period: &FaultPeriod) -> bool {
+    list.iter().any(|code| code.raw == period.code.raw)
 }
 
 /// Codes that are no fault, but the end of others.
@@ -193,104 +211,127 @@ fn ended_by_automatic(slug: &str) -> bool {
     ended_by_normal(slug) || slug == "power_off"
 }
 
-/// Follows marks in their order (`order::arrange`), beginning with what was open before them. Gives what was open
-/// before, as it is now, and all periods opened since.
-pub fn follow(open: Vec<FaultPeriod>, marks: &[Mark]) -> Vec<FaultPeriod> {
-    let mut periods = open;
+/// What became of the faults of a terminal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Followed {
+    /// First what was open before, in its order, as it is now; then all that was opened since.
+    pub periods: Vec<FaultPeriod>,
+    /// So many were not opened because [`OPEN_MAX`] were.
+    pub left_out: u64,
+}
+
+/// Follows marks in their order (`order::arrange`), beginning with what was open before them.
+pub fn follow(open: Vec<FaultPeriod>, marks: &[Mark]) -> Followed {
+    let mut faults = Faults {
+        open: (0..open.len()).filter(|index| open[*index].is_open()).collect(),
+        periods: open,
+        ended: BTreeMap::new(),
+        left_out: 0,
+    };
     for mark in marks {
+        faults.take(mark);
+    }
+    Followed { periods: faults.periods, left_out: faults.left_out }
+}
+
+/// The periods of a terminal while they are followed.
+struct Faults {
+    periods: Vec<FaultPeriod>,
+    /// Which of them are open.
+    open: Vec<usize>,
+    /// Those that have ended, by code and begin.
+    ended: BTreeMap<(Arc<str>, Timestamp), usize>,
+    left_out: u64,
+}
+
+impl Faults {
+    fn take(&mut self, mark: &Mark) {
         let at = mark.place.at;
         match &mark.says {
             Says::Open(code) | Says::Once(code) if code.fault.slug == "no_fault" => {
-                end_all(&mut periods, at, ClosedBy::NoFault, |_| true);
+                self.end(at, ClosedBy::NoFault, |_| true);
             }
             Says::Open(code) | Says::Once(code) if code.fault.slug == "auto_mode" => {
-                end_all(&mut periods, at, ClosedBy::Normal, |it| ended_by_automatic(it.code.fault.slug));
+                self.end(at, ClosedBy::Normal, |it| ended_by_automatic(it.code.fault.slug));
             }
-            Says::Open(code) => begin(&mut periods, mark, code, OpenedBy::Event, None),
-            Says::Once(code) => begin(&mut periods, mark, code, OpenedBy::Once, None),
-            Says::Close(code) => {
-                let same = |period: &&mut FaultPeriod| period.is_open() && period.code.raw == code.raw;
-                if let Some(period) = periods.iter_mut().find(same) {
-                    period.end(at, ClosedBy::Event);
-                }
-            }
+            Says::Open(code) => self.begin(mark, code, OpenedBy::Event, None),
+            Says::Once(code) => self.begin(mark, code, OpenedBy::Once, None),
+            Says::Close(code) => self.end(at, ClosedBy::Event, |it| it.code.raw == code.raw),
             Says::List(list) => {
-                let open = periods.iter().filter(|period| period.is_open()).map(|period| &period.code);
-                let Reconciled { opens, closes } = reconcile(open, list);
-                end_all(&mut periods, at, ClosedBy::List, |it| closes.contains(&it.code));
-                for code in &opens {
-                    begin(&mut periods, mark, code, OpenedBy::List, None);
+                self.end(at, ClosedBy::List, |it| !names(list, it));
+                for code in list.iter().filter(|code| !ends_others(code)) {
+                    self.begin(mark, code, OpenedBy::List, None);
                 }
             }
-            Says::Shown(shown) => show(&mut periods, mark, shown),
+            Says::Shown(shown) => self.show(mark, shown),
         }
     }
-    periods
-}
 
-fn end_all(
-    periods: &mut [FaultPeriod],
-    at: Timestamp,
-    by: ClosedBy,
-    is_meant: impl Fn(&FaultPeriod) -> bool,
-) {
-    for period in periods.iter_mut().filter(|period| period.is_open() && is_meant(period)) {
-        period.end(at, by);
-    }
-}
-
-/// A reading: its list goes before its mode, so that normal service does not end a mode that the list names.
-fn show(periods: &mut Vec<FaultPeriod>, mark: &Mark, shown: &Shown) {
-    let at = mark.place.at;
-    let is_told = |period: &FaultPeriod| period.listed.is_none();
-    if let Some(list) = &shown.codes {
-        let has = |slug: &str| list.iter().any(|code| code.fault.slug == slug);
-        let names = |period: &FaultPeriod| list.iter().any(|code| code.raw == period.code.raw);
-        end_all(periods, at, ClosedBy::List, |period| !is_told(period) && !names(period));
-        if has("no_fault") {
-            end_all(periods, at, ClosedBy::NoFault, |period| !names(period));
-        }
-        for period in periods.iter_mut().filter(|period| period.is_open() && names(period)) {
-            period.listed.get_or_insert(at);
-        }
-        for code in list.iter().filter(|code| !ends_others(code)) {
-            begin(periods, mark, code, OpenedBy::List, Some(at));
-        }
-        if has("auto_mode") {
-            let is_meant = |it: &FaultPeriod| is_told(it) && ended_by_automatic(it.code.fault.slug);
-            end_all(periods, at, ClosedBy::Normal, is_meant);
-        }
-    }
-    if shown.normal {
-        end_all(periods, at, ClosedBy::Normal, |it| is_told(it) && ended_by_normal(it.code.fault.slug));
-    }
-}
-
-/// Begins a period, unless one is open already. One that ended in the very moment goes on.
-fn begin(periods: &mut Vec<FaultPeriod>, mark: &Mark, code: &Code, by: OpenedBy, listed: Option<Timestamp>) {
-    let at = mark.place.at;
-    let same =
-        |period: &&mut FaultPeriod| period.code.raw == code.raw && (period.is_open() || period.opened == at);
-    match periods.iter_mut().find(same) {
-        Some(period) if period.is_open() || by == OpenedBy::Once => {}
-        Some(period) => {
-            (period.closed, period.closed_by) = (None, None);
-            period.listed = listed;
-        }
-        None => {
-            let mut period = FaultPeriod {
-                code: code.clone(),
-                opened: at,
-                device_time: Some(mark.time),
-                closed: None,
-                opened_by: by,
-                closed_by: None,
-                listed,
-            };
-            if by == OpenedBy::Once {
-                period.end(at, ClosedBy::Once);
+    /// A reading: its list goes before its mode, so that normal service does not end a mode that the list names.
+    fn show(&mut self, mark: &Mark, shown: &Shown) {
+        let at = mark.place.at;
+        let is_told = |period: &FaultPeriod| period.listed.is_none();
+        if let Some(list) = &shown.codes {
+            let has = |slug: &str| list.iter().any(|code| code.fault.slug == slug);
+            self.end(at, ClosedBy::List, |period| !is_told(period) && !names(list, period));
+            if has("no_fault") {
+                self.end(at, ClosedBy::NoFault, |period| !names(list, period));
             }
-            periods.push(period);
+            for index in &self.open {
+                if let Some(period) = self.periods.get_mut(*index).filter(|period| names(list, period)) {
+                    period.listed.get_or_insert(at);
+                }
+            }
+            for code in list.iter().filter(|code| !ends_others(code)) {
+                self.begin(mark, code, OpenedBy::List, Some(at));
+            }
+            if has("auto_mode") {
+                let is_meant = |it: &FaultPeriod| is_told(it) && ended_by_automatic(it.code.fault.slug);
+                self.end(at, ClosedBy::Normal, is_meant);
+            }
+        }
+        if shown.normal {
+            self.end(at, ClosedBy::Normal, |it| is_told(it) && ended_by_normal(it.code.fault.slug));
+        }
+    }
+
+    /// Ends those that are open and meant.
+    fn end(&mut self, at: Timestamp, by: ClosedBy, is_meant: impl Fn(&FaultPeriod) -> bool) {
+        let Self { periods, open, ended, .. } = self;
+        open.retain(|index| {
+            let period = &mut periods[*index];
+            if !is_meant(period) {
+                return true;
+            }
+            period.end(at, by);
+            ended.insert((Arc::clone(&period.code.raw), period.opened), *index);
+            false
+        });
+    }
+
+    /// Begins a period, unless one is open already. One that began in the very moment, and has ended, goes on.
+    fn begin(&mut self, mark: &Mark, code: &Code, by: OpenedBy, listed: Option<Timestamp>) {
+        let at = mark.place.at;
+        if self.open.iter().any(|index| self.periods[*index].code.raw == code.raw) {
+            return;
+        }
+        let key = (Arc::clone(&code.raw), at);
+        let known = self.ended.get(&key).copied();
+        if by == OpenedBy::Once {
+            if known.is_none() {
+                self.ended.insert(key, self.periods.len());
+                self.periods.push(FaultPeriod::new(mark, code, by, Some(at), None));
+            }
+        } else if self.open.len() >= OPEN_MAX {
+            self.left_out += 1;
+        } else if let Some(index) = known {
+            self.ended.remove(&key);
+            self.open.push(index);
+            let period = &mut self.periods[index];
+            (period.closed, period.closed_by, period.listed) = (None, None, listed);
+        } else {
+            self.open.push(self.periods.len());
+            self.periods.push(FaultPeriod::new(mark, code, by, None, listed));
         }
     }
 }

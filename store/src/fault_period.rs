@@ -8,7 +8,9 @@
 //! Does not judge faults.
 //!
 //! Exact as long as the corrected times of a terminal are right to [`SLACK`] of one another, or for rows of `fault`
-//! alone, which have their numbers, to [`LOOK_BACK`]. Where two processes store what one terminal says at the same
+//! alone, which have their numbers, to [`LOOK_BACK`], and it has no more faults open and no more rows to be looked at
+//! again than are followed (`domain::fault_period::OPEN_MAX`, `remade`): beyond, a fault has its row and no period, and
+//! is counted. Where two processes store what one terminal says at the same
 //! time, its periods are mended when its standing is read again.
 
 mod follow;
@@ -26,7 +28,7 @@ use domain::{Code, Field, Reading, ServiceMode, TerminalId, Timestamp, fault_by_
 
 use crate::rows::{FaultRow, ReadingRow, STATE_ACTIVE};
 
-pub(crate) use follow::{AllNew, follow};
+pub(crate) use follow::{AllNew, follow, lists_news};
 pub use read::FaultPeriodRecord;
 pub(crate) use skew::Clocks;
 pub(crate) use standing::Standings;

@@ -73,6 +73,8 @@ pub struct CommitReport {
     pub statements: u32,
     /// Statements about occurrences of faults; none for readings that show nothing new.
     pub fault_statements: u32,
+    /// Faults of which no occurrence is kept, because their terminal has as many open as are kept. Their rows are.
+    pub faults_left_out: u64,
     /// From call to return.
     pub micros: u64,
 }
@@ -84,7 +86,8 @@ pub struct Writer {
     database: Database,
     metrics: Arc<StoreMetrics>,
     sources: Sources,
-    clocks: fault_period::Clocks,
+    /// `None`: what it commits is of the past, and tells nothing of clocks.
+    clocks: Option<fault_period::Clocks>,
     standings: fault_period::Standings,
     session: Option<Session>,
     ledger: Option<LedgerNotes>,
@@ -106,7 +109,7 @@ impl Writer {
             database: database.clone(),
             metrics,
             sources: Sources::default(),
-            clocks: fault_period::Clocks::default(),
+            clocks: Some(fault_period::Clocks::default()),
             standings: fault_period::Standings::default(),
             session: None,
             ledger: None,
@@ -117,6 +120,12 @@ impl Writer {
     #[must_use]
     pub fn with_ledger(self, notes: LedgerNotes) -> Self {
         Self { ledger: Some(notes), ..self }
+    }
+
+    /// Judges no clocks: for messages that were sent long ago.
+    #[must_use]
+    pub fn of_the_past(self) -> Self {
+        Self { clocks: None, ..self }
     }
 
     /// Reads again after `span` what faults are open at a terminal, because another process may have written.
@@ -186,7 +195,7 @@ impl Writer {
         let stored_before = report.rows_stored;
         let readings_new = stored_before == readings.len() as u64;
         let fault_rows = batch.faults.len() as u64;
-        path::lists_dedupe(&mut session.connection, &mut batch.faults, &mut report).await?;
+        path::lists_dedupe(&mut session.connection, &mut batch.faults, readings, &mut report).await?;
         let faults = batch::unique(&mut batch.faults, &mut batch.quarantine, &mut report);
         for rows in batch::windows(faults, Duration::from_hours(7 * 24)) {
             path::store(session, &rows, &mut batch.quarantine, &mut report).await?;
@@ -195,7 +204,9 @@ impl Writer {
         let connection = &mut session.connection;
         report.fault_statements =
             self.standings.hear(connection, readings, &mut told, Instant::now()).await?;
-        report.fault_statements += fault_period::follow(connection, &mut self.standings, told, new).await?;
+        let followed = fault_period::follow(connection, &mut self.standings, told, new).await?;
+        report.fault_statements += followed.statements;
+        report.faults_left_out = followed.left_out;
         let statistics = batch::unique(&mut batch.statistics, &mut batch.quarantine, &mut report);
         for rows in batch::windows(statistics, Duration::from_hours(7 * 24)) {
             path::store(session, &rows, &mut batch.quarantine, &mut report).await?;
@@ -208,7 +219,9 @@ impl Writer {
         }
         path::gaps_insert(&mut session.connection, &batch.gaps).await?;
         path::told_insert(&mut session.connection, &batch.told).await?;
-        if let Some(skewed) = self.clocks.follow(&mut session.connection, messages()).await? {
+        if let Some(clocks) = &mut self.clocks
+            && let Some(skewed) = clocks.follow(&mut session.connection, messages(), Instant::now()).await?
+        {
             self.metrics.clock_skewed.set(skewed);
         }
         if !batch.quarantine.is_empty() {

@@ -17,7 +17,7 @@ fn mark(seq: i64, at: i64, says: Says) -> Mark {
 
 fn periods(mut marks: Vec<Mark>) -> Vec<FaultPeriod> {
     arrange(&mut marks, |mark| mark.place, Mark::tie);
-    follow(Vec::new(), &marks)
+    follow(Vec::new(), &marks).periods
 }
 
 fn told(periods: &[FaultPeriod]) -> Vec<(&str, i64, Option<i64>, &str, &str)> {
@@ -137,6 +137,45 @@ fn no_fault_ends_all_and_automatic_ends_modes() {
     );
 }
 
+fn numbered(number: usize) -> Code {
+    Code { raw: format!("c{number}").into(), fault: code("unknown_code").fault }
+}
+
+#[test]
+fn a_terminal_that_counts_in_its_codes_fills_no_memory() {
+    let told = |from: usize| (from..from + OPEN_MAX + 44).map(numbered);
+    let marks = told(0).zip(1..).map(|(code, seq)| mark(seq, seq * 10, Says::Open(code)));
+    let Followed { periods, left_out } = follow(Vec::new(), &marks.collect::<Vec<_>>());
+    assert_eq!((periods.len(), left_out), (OPEN_MAX, 44));
+    let missing = [numbered(999)];
+    assert!(!Shown::is_news(&periods, Some(&missing), false) && is_list_news(&periods, &missing));
+    let both = Shown { codes: Some(missing.to_vec()), normal: false };
+    let after = follow(periods.clone(), &[mark(9_000, 9_000, Says::Shown(both))]);
+    assert_eq!((after.periods == periods, after.left_out), (true, 1));
+    // Once there is room, the next is opened.
+    let marks = [mark(9_001, 9_010, Says::Close(numbered(0))), mark(9_002, 9_020, Says::Open(numbered(999)))];
+    let after = follow(periods, &marks);
+    assert_eq!((after.periods.len(), after.left_out), (OPEN_MAX + 1, 0));
+    assert_eq!(after.periods.iter().filter(|period| period.is_open()).count(), OPEN_MAX);
+}
+
+/// 160,000 occurrences. Looking through those that have ended, for each code of each list, was 13 thousand million
+/// comparisons, and held the writer for minutes.
+#[test]
+fn codes_that_alternate_cost_no_more_the_longer_they_do() {
+    let list = |odd: bool| (0..32).filter(|_| odd).map(numbered).collect::<Vec<_>>();
+    let marks: Vec<Mark> =
+        (1..=10_000).map(|seq| mark(seq, seq * 10, Says::List(list(seq % 2 == 1)))).collect();
+    let found = follow(Vec::new(), &marks);
+    assert_eq!(found.periods.len(), 5_000 * 32);
+    assert!(
+        found
+            .periods
+            .iter()
+            .all(|period| period.closed == Some(period.opened.plus(std::time::Duration::from_millis(10))))
+    );
+}
+
 fn any_says() -> impl Strategy<Value = Says> {
     let any_code = || prop::sample::select(SLUGS.as_slice()).prop_map(code);
     prop_oneof![
@@ -186,15 +225,15 @@ proptest! {
         arrange(&mut log, |mark| mark.place, Mark::tie);
         let (first, second) = log.split_at(cut.min(log.len()));
         let (ended, open): (Vec<_>, Vec<_>) =
-            follow(Vec::new(), first).into_iter().partition(|period| !period.is_open());
+            follow(Vec::new(), first).periods.into_iter().partition(|period| !period.is_open());
         let mut steps: Vec<_> = ended;
-        for period in follow(open, second) {
+        for period in follow(open, second).periods {
             // As the store does: the same fault opened in the same moment is the same period.
             steps.retain(|known| known.code != period.code || known.opened != period.opened);
             steps.push(period);
         }
         let key = |period: &FaultPeriod| (period.opened, period.code.raw.clone(), period.closed);
-        let mut whole = follow(Vec::new(), &log);
+        let mut whole = follow(Vec::new(), &log).periods;
         whole.sort_by_key(key);
         steps.sort_by_key(key);
         let brief = |it: &FaultPeriod| (it.code.raw.clone(), it.opened, it.closed.is_some());
@@ -210,7 +249,7 @@ proptest! {
         arrange(&mut log, |mark| mark.place, Mark::tie);
         log.push(mark(-1, 10_000, Says::List(list.clone())));
         let mut open: Vec<_> = follow(Vec::new(), &log)
-            .into_iter().filter(FaultPeriod::is_open).map(|period| period.code.raw).collect();
+            .periods.into_iter().filter(FaultPeriod::is_open).map(|period| period.code.raw).collect();
         let mut listed: Vec<_> = list.into_iter().map(|code| code.raw).collect();
         open.sort();
         listed.sort();
@@ -222,10 +261,22 @@ proptest! {
     fn what_is_no_news_changes_nothing(log in any_log(), shown in any_shown()) {
         let mut log = log;
         arrange(&mut log, |mark| mark.place, Mark::tie);
-        let mut open = follow(Vec::new(), &log);
+        let mut open = follow(Vec::new(), &log).periods;
         open.retain(FaultPeriod::is_open);
         let is_news = Shown::is_news(&open, shown.codes.as_deref(), shown.normal);
-        let after = follow(open.clone(), &[mark(-1, 10_000, Says::Shown(shown))]);
+        let after = follow(open.clone(), &[mark(-1, 10_000, Says::Shown(shown))]).periods;
+        prop_assert_eq!(after != open, is_news);
+    }
+
+    #[test]
+    fn a_list_that_is_no_news_changes_nothing(log in any_log(), list in prop::collection::vec(0..6_usize, 0..4)) {
+        let list: Vec<Code> = list.into_iter().map(|index| code(SLUGS[index])).collect();
+        let mut log = log;
+        arrange(&mut log, |mark| mark.place, Mark::tie);
+        let mut open = follow(Vec::new(), &log).periods;
+        open.retain(FaultPeriod::is_open);
+        let is_news = is_list_news(&open, &list);
+        let after = follow(open.clone(), &[mark(-1, 10_000, Says::List(list))]).periods;
         prop_assert_eq!(after != open, is_news);
     }
 

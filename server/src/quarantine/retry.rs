@@ -78,7 +78,8 @@ async fn page(
     dry_run: bool,
 ) -> anyhow::Result<Vec<Fate>> {
     let mut ledger = Ledger::new(database, ArrivalNo(0), Arc::new(LedgerMetrics::default()));
-    let mut writer = Writer::new(database, Arc::new(StoreMetrics::default())).with_ledger(ledger.notes());
+    let mut writer =
+        Writer::new(database, Arc::new(StoreMetrics::default())).with_ledger(ledger.notes()).of_the_past();
     let mut fates = Vec::with_capacity(entries.len());
     let mut gone = Vec::new();
     for entry in entries {

@@ -1,6 +1,7 @@
 //! Bringing `fault_period` up to what a batch says, in one transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use domain::fault_period::{self, Mark, Says, Shown};
 use domain::order::{Head, arrange};
@@ -11,8 +12,9 @@ use sqlx::{Connection, Row as _};
 use super::read::{period, terminal};
 use super::remade::remade;
 use super::standing::{self, Standing, Standings};
-use super::{Of, SLACK, Told};
+use super::{Of, SLACK, Told, shows};
 use crate::StoreError;
+use crate::rows::{FaultRow, ReadingRow};
 
 /// A terminal as its rows say, and what it tells now, in order.
 struct One {
@@ -30,21 +32,29 @@ pub(crate) struct AllNew {
     pub(crate) readings: bool,
 }
 
-/// Follows what was told. Gives how many statements that took.
+/// What following took.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Report {
+    pub(crate) statements: u32,
+    /// Faults not opened, because a terminal has as many open as are kept.
+    pub(crate) left_out: u64,
+}
+
+/// Follows what was told.
 pub(crate) async fn follow(
     connection: &mut PgConnection,
     standings: &mut Standings,
     told: BTreeMap<Of, Told>,
     new: AllNew,
-) -> Result<u32, StoreError> {
+) -> Result<Report, StoreError> {
     if told.is_empty() {
-        return Ok(0);
+        return Ok(Report::default());
     }
-    let mut statements = 4;
+    let mut report = Report { statements: 4, left_out: 0 };
     let mut transaction = connection.begin().await?;
     let mut heads = heads_lock(&mut transaction, told.keys()).await?;
     let mut open = open_of(&mut transaction, told.keys()).await?;
-    let mut changed: Vec<(Of, Vec<FaultPeriod>)> = Vec::new();
+    let mut changes = Changes::default();
     let mut moved: Vec<(Of, Head, Option<Timestamp>)> = Vec::new();
     let mut followed: Vec<One> = Vec::new();
     for (of, told) in told {
@@ -60,46 +70,96 @@ pub(crate) async fn follow(
         let mut one = One { of, head, changed: until, open: before, marks: told.marks };
         arrange(&mut one.marks, |mark| mark.place, Mark::tie);
         if since.is_none() && all_new && is_straight(&one, standing) {
-            let found = fault_period::follow(std::mem::take(&mut one.open), &one.marks);
-            one.go_on(found, None, &mut changed);
+            let found = fault_period::follow(one.open.clone(), &one.marks);
+            report.left_out += found.left_out;
+            let before = std::mem::take(&mut one.open);
+            one.go_on(found.periods, &before, None, &mut changes);
         } else if since.is_none() && only_shown && head.is_some() && {
-            statements += 1;
+            report.statements += 1;
             says_nothing_new(&mut transaction, &one).await?
         } {
             followed.push(one);
             continue;
         } else if let Some(oldest) = oldest.into_iter().chain(since).min() {
-            statements += 3;
-            if let Some((found, read)) = remade(&mut transaction, &one.of, &one.marks, oldest).await? {
-                one.go_on(found, Some(&read), &mut changed);
+            report.statements += 4;
+            if let Some(remade) = remade(&mut transaction, &one.of, &one.marks, oldest).await? {
+                report.left_out += remade.left_out;
+                one.go_on(remade.periods, &remade.before, Some(&remade.read), &mut changes);
             }
         }
         moved.extend(one.head.map(|head| (one.of.clone(), head, one.changed)));
         followed.push(one);
     }
-    periods_store(&mut transaction, &changed).await?;
+    periods_delete(&mut transaction, &changes.gone).await?;
+    periods_store(&mut transaction, &changes.new).await?;
     heads_store(&mut transaction, &moved).await?;
     transaction.commit().await?;
     for One { of, head, changed, open, marks } in followed {
         standings.followed(of, head, changed, open, &marks);
     }
-    Ok(statements)
+    Ok(report)
+}
+
+/// Which sources (elevator, source) have one among `lists` that would open or close something where their terminals
+/// stand, or stand by a batch whose readings are not followed yet.
+pub(crate) async fn lists_news<'a>(
+    connection: &mut PgConnection,
+    lists: impl Iterator<Item = &'a FaultRow<'a>> + Clone,
+    readings: &[ReadingRow<'_>],
+) -> Result<HashSet<(i64, i32)>, StoreError> {
+    let of = |row: &FaultRow<'_>| (row.origin.elevator_id, row.origin.terminal_id.clone());
+    let asked: BTreeSet<Of> = lists.clone().map(of).collect();
+    if asked.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let open = open_of(connection, asked.iter()).await?;
+    let open = |of: &Of| open.get(of).map(Vec::as_slice).unwrap_or_default();
+    let moved = |asked: &Of| {
+        let own = readings
+            .iter()
+            .filter(|row| row.origin.elevator_id == asked.0 && *row.origin.terminal_id == asked.1);
+        own.filter_map(|row| shows(row.reading))
+            .any(|(codes, normal)| Shown::is_news(open(asked), codes, normal))
+    };
+    let moved: BTreeSet<Of> = asked.iter().filter(|asked| moved(asked)).cloned().collect();
+    let is_news = |row: &&FaultRow<'_>| {
+        let of = of(row);
+        moved.contains(&of) || fault_period::is_list_news(open(&of), row.codes.unwrap_or_default())
+    };
+    Ok(lists.filter(is_news).map(|row| (row.origin.elevator_id, row.origin.source.0)).collect())
+}
+
+/// What is to be written.
+#[derive(Debug, Default)]
+struct Changes {
+    /// Periods that are new, or not as they were.
+    new: Vec<(Of, FaultPeriod)>,
+    /// Periods that never were, as it turns out.
+    gone: Vec<(Of, FaultPeriod)>,
 }
 
 impl One {
-    /// Takes what became of its periods, and what was read for it if not only its marks.
+    /// Takes what became of the periods that were stored before, and what was read for it if not only its marks.
     fn go_on(
         &mut self,
         found: Vec<FaultPeriod>,
+        before: &[FaultPeriod],
         read: Option<&[Mark]>,
-        changed: &mut Vec<(Of, Vec<FaultPeriod>)>,
+        changes: &mut Changes,
     ) {
         self.head = advanced(self.head, read.unwrap_or(&self.marks));
         let ends = found.iter().flat_map(|it| [Some(it.opened), it.closed, it.listed]).flatten();
         self.changed = ends.chain(self.changed).max();
         self.open = found.iter().filter(|period| period.is_open()).cloned().collect();
         in_order(&mut self.open);
-        changed.push((self.of.clone(), found));
+        let key = |period: &FaultPeriod| (Arc::clone(&period.code.raw), period.opened);
+        let mut before: BTreeMap<_, &FaultPeriod> = before.iter().map(|it| (key(it), it)).collect();
+        for period in found {
+            if before.remove(&key(&period)) != Some(&period) {
+                changes.new.push((self.of.clone(), period));
+            }
+        }
+        changes.gone.extend(before.into_values().map(|period| (self.of.clone(), period.clone())));
     }
 }
 
@@ -212,28 +272,45 @@ async fn open_of<'a>(
     Ok(open)
 }
 
-async fn periods_store(
-    connection: &mut PgConnection,
-    changed: &[(Of, Vec<FaultPeriod>)],
-) -> Result<(), StoreError> {
-    let rows = || {
-        changed.iter().flat_map(|((elevator, terminal), periods)| {
-            periods.iter().map(move |period| (*elevator, terminal.as_str(), period))
-        })
-    };
-    if rows().next().is_none() {
+async fn periods_delete(connection: &mut PgConnection, gone: &[(Of, FaultPeriod)]) -> Result<(), StoreError> {
+    if gone.is_empty() {
         return Ok(());
     }
     sqlx::query(
-        "INSERT INTO fault_period AS period
+        "DELETE FROM fault_period
+         USING unnest($1::int8[], $2::text[], $3::text[], $4::timestamptz[])
+             AS gone (elevator_id, terminal_id, code, opened)
+         WHERE fault_period.elevator_id = gone.elevator_id
+           AND fault_period.terminal_id = gone.terminal_id
+           AND fault_period.code = gone.code
+           AND fault_period.opened = gone.opened",
+    )
+    .bind(gone.iter().map(|((elevator, _), _)| *elevator).collect::<Vec<_>>())
+    .bind(gone.iter().map(|((_, terminal), _)| terminal.as_str()).collect::<Vec<_>>())
+    .bind(gone.iter().map(|(_, period)| &*period.code.raw).collect::<Vec<_>>())
+    .bind(gone.iter().map(|(_, period)| period.opened.to_utc()).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn periods_store(
+    connection: &mut PgConnection,
+    periods: &[(Of, FaultPeriod)],
+) -> Result<(), StoreError> {
+    let rows = || periods.iter().map(|((elevator, terminal), period)| (*elevator, terminal.as_str(), period));
+    if periods.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO fault_period
              (elevator_id, opened, closed, device_time, listed, terminal_id, code, slug, opened_by, closed_by)
          SELECT *
          FROM unnest($1::int8[], $2::timestamptz[], $3::timestamptz[], $4::timestamptz[], $5::timestamptz[],
                      $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
          ON CONFLICT (elevator_id, terminal_id, code, opened) DO UPDATE
-         SET closed = EXCLUDED.closed, closed_by = EXCLUDED.closed_by, listed = EXCLUDED.listed
-         WHERE (period.closed, period.closed_by, period.listed)
-             IS DISTINCT FROM (EXCLUDED.closed, EXCLUDED.closed_by, EXCLUDED.listed)",
+         SET closed = EXCLUDED.closed, closed_by = EXCLUDED.closed_by, listed = EXCLUDED.listed,
+             device_time = EXCLUDED.device_time, opened_by = EXCLUDED.opened_by, slug = EXCLUDED.slug",
     )
     .bind(rows().map(|(elevator, ..)| elevator).collect::<Vec<_>>())
     .bind(rows().map(|(.., period)| period.opened.to_utc()).collect::<Vec<_>>())

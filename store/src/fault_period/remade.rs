@@ -1,11 +1,13 @@
 //! Making the periods of a terminal anew from its stored rows.
 //!
 //! Promises: what the rows that are still there cannot explain stays as it is. Readings are kept for a shorter
-//! time than periods.
+//! time than periods. No more rows are read than [`READINGS_MAX`] and [`MARKS_MAX`]: what a terminal has said before
+//! its newest so many stays as it is too.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use domain::fault_period::{self, Mark, Says, Shown};
+use domain::fault_period::{self, Followed, Mark, Says, Shown};
 use domain::order::{Place, arrange, corrected};
 use domain::{ClosedBy, FaultPeriod, OpenedBy, Seq, SourceId, TerminalId, Timestamp, limits};
 use sqlx::Row as _;
@@ -18,29 +20,48 @@ use super::{LISTS_BACK, LOOK_BACK, Of, says};
 use crate::StoreError;
 use crate::rows::STATE_ACTIVE;
 
+/// Readings that are looked through: eight days of one a second.
+const READINGS_MAX: i64 = 700_000;
+/// Rows of `fault`, and readings that show something else than the one before, that are followed again: a fault
+/// that comes and goes all week each 12 s.
+const MARKS_MAX: usize = 100_000;
+
+/// The periods of a terminal since some time.
+pub(super) struct Remade {
+    pub(super) periods: Vec<FaultPeriod>,
+    /// As they were stored before.
+    pub(super) before: Vec<FaultPeriod>,
+    /// What was read, in order.
+    pub(super) read: Vec<Mark>,
+    /// As in `Followed`.
+    pub(super) left_out: u64,
+}
+
 /// Makes the periods of a terminal anew from `oldest` on, or from where its stored rows say that one of `marks`
-/// belongs. Gives them, and what was read, in order; nothing where no row is left.
+/// belongs; nothing where no row is left.
 pub(super) async fn remade(
     connection: &mut PgConnection,
     (elevator, terminal): &Of,
     marks: &[Mark],
     oldest: Timestamp,
-) -> Result<Option<(Vec<FaultPeriod>, Vec<Mark>)>, StoreError> {
+) -> Result<Option<Remade>, StoreError> {
     let told = events(connection, *elevator, terminal, oldest.minus(LOOK_BACK)).await?;
     let since = first_concerned(&told, marks).map_or(oldest, |first| first.min(oldest)).minus(LISTS_BACK);
+    let since = since.max(bounded(&told)).max(readings_from(connection, *elevator, since).await?);
     let mut read = readings(connection, *elevator, terminal, since).await?;
-    let lists_from = read.iter().map(|mark| mark.place.at).min();
+    let since = since.max(bounded(&read));
+    let lists_from = read.iter().map(|mark| mark.place.at).filter(|at| *at >= since).min();
     read.extend(told);
     read.retain(|mark| mark.place.at >= since);
     arrange(&mut read, |mark| mark.place, Mark::tie);
     let Some(begin) = read.iter().map(|mark| mark.place.at).min() else { return Ok(None) };
     let rows = sqlx::query(
-        "DELETE FROM fault_period
+        "SELECT *
+         FROM fault_period
          WHERE elevator_id = $1
            AND terminal_id = $2
            AND opened_by <> 'server'
-           AND (opened >= $3 OR closed IS NULL OR closed >= $3)
-         RETURNING *",
+           AND (opened >= $3 OR closed IS NULL OR closed >= $3)",
     )
     .bind(*elevator)
     .bind(terminal.as_str())
@@ -50,9 +71,9 @@ pub(super) async fn remade(
     let said: BTreeSet<Timestamp> = read.iter().map(|mark| mark.place.at).collect();
     let is_gone =
         |at: Timestamp| at >= begin && lists_from.is_none_or(|from| at < from) && !said.contains(&at);
+    let before = rows.iter().map(period).collect::<Result<Vec<_>, _>>()?;
     let (mut open, mut stay) = (Vec::new(), Vec::new());
-    for row in &rows {
-        let mut period = period(row)?;
+    for mut period in before.iter().cloned() {
         let by_list = matches!(period.closed_by, Some(ClosedBy::List | ClosedBy::Normal | ClosedBy::NoFault));
         if by_list && period.closed.is_some_and(is_gone) {
             stay.push(period);
@@ -63,24 +84,56 @@ pub(super) async fn remade(
         }
     }
     in_order(&mut open);
-    let mut found = fault_period::follow(open, &read);
-    found.retain(|period| {
-        let same = |it: &FaultPeriod| {
-            it.code.raw == period.code.raw
-                && it.opened <= period.opened
-                && it.closed.is_some_and(|closed| period.opened <= closed)
-        };
-        !stay.iter().any(same)
+    let Followed { mut periods, left_out } = fault_period::follow(open, &read);
+    let too_old = |mark: &&Mark| mark.place.at < since && matches!(mark.says, Says::Open(_) | Says::Once(_));
+    let left_out = left_out + marks.iter().filter(too_old).count() as u64;
+    let until = |it: &FaultPeriod| ((Arc::clone(&it.code.raw), it.opened), it.closed);
+    let stays: BTreeMap<_, _> = stay.iter().map(until).collect();
+    periods.retain(|period| {
+        let key = (Arc::clone(&period.code.raw), period.opened);
+        let before = stays.range(..=&key).next_back().filter(|((raw, _), _)| *raw == key.0);
+        !before.is_some_and(|(_, closed)| closed.is_some_and(|closed| period.opened <= closed))
     });
-    found.extend(stay);
-    Ok(Some((found, read)))
+    periods.extend(stay);
+    Ok(Some(Remade { periods, before, read, left_out }))
+}
+
+/// Where so many were read that there may be older ones: from where on it is all.
+fn bounded(read: &[Mark]) -> Timestamp {
+    let oldest = read.iter().map(|mark| mark.place.at).min();
+    oldest.filter(|_| read.len() >= MARKS_MAX).unwrap_or_default()
+}
+
+/// `since`, or later: where the newest [`READINGS_MAX`] begin.
+async fn readings_from(
+    connection: &mut PgConnection,
+    elevator: i64,
+    since: Timestamp,
+) -> Result<Timestamp, StoreError> {
+    let found: Option<OffsetDateTime> = sqlx::query_scalar(
+        "SELECT time
+         FROM telemetry
+         WHERE elevator_id = $1
+           AND time >= $2
+         ORDER BY time DESC
+         OFFSET $3
+         LIMIT 1",
+    )
+    .bind(elevator)
+    .bind(since.to_utc())
+    .bind(READINGS_MAX)
+    .fetch_optional(connection)
+    .await?;
+    Ok(found.map_or(since, Timestamp::from))
 }
 
 /// The earliest time of what comes at or after any of `marks` in the order of all.
 fn first_concerned(told: &[Mark], marks: &[Mark]) -> Option<Timestamp> {
     let mut all: Vec<&Mark> = told.iter().chain(marks).collect();
     arrange(&mut all, |mark| mark.place, |mark| mark.tie());
-    let concerned = all.iter().position(|mark| marks.iter().any(|it| it.place == mark.place))?;
+    let key = |mark: &Mark| (mark.place.source, mark.place.seq, mark.place.at);
+    let places: BTreeSet<_> = marks.iter().map(key).collect();
+    let concerned = all.iter().position(|mark| places.contains(&key(mark)))?;
     all[concerned..].iter().map(|mark| mark.time.min(mark.place.at)).min()
 }
 
@@ -97,11 +150,14 @@ async fn events(
          JOIN source USING (source)
          WHERE fault.elevator_id = $1
            AND fault.time >= $3
-           AND source.terminal_id = $2",
+           AND source.terminal_id = $2
+         ORDER BY fault.time DESC
+         LIMIT $4",
     )
     .bind(elevator)
     .bind(terminal.as_str())
     .bind(since.to_utc())
+    .bind(MARKS_MAX as i64)
     .fetch_all(connection)
     .await?;
     rows.iter().filter_map(|row| event(row).transpose()).collect()
@@ -172,12 +228,15 @@ async fn readings(
          SELECT time, seq, arrived, source, age_ms, codes, code_slugs, normal
          FROM compared
          WHERE is_shown
-           AND (normal, codes) IS DISTINCT FROM (normal_before, codes_before)",
+           AND (normal, codes) IS DISTINCT FROM (normal_before, codes_before)
+         ORDER BY time DESC
+         LIMIT $5",
     )
     .bind(elevator)
     .bind(terminal.as_str())
     .bind(since.to_utc())
     .bind(i32::try_from(limits::SKEW_MS_ABS_MAX).unwrap_or(i32::MAX))
+    .bind(MARKS_MAX as i64)
     .fetch_all(connection)
     .await?;
     rows.iter().map(reading).collect()

@@ -2,9 +2,10 @@
 //! one when it is right again, never one per message.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use domain::clock::ClockSkew;
-use domain::{ElevatorId, TerminalId, Timestamp};
+use domain::{ElevatorId, Message, TerminalId, Timestamp};
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
@@ -14,9 +15,12 @@ use crate::{Incoming, StoreError};
 /// Clocks that something speaks against; the others are not held. Bounded by the terminals of the registry.
 #[derive(Debug, Default)]
 pub(crate) struct Clocks {
-    /// `None` until it was read.
-    known: Option<HashMap<TerminalId, ClockSkew>>,
+    /// And when it was read; `None` until then.
+    known: Option<(HashMap<TerminalId, ClockSkew>, Instant)>,
 }
+
+/// How long it is believed which clocks are flagged: another process may flag or clear one.
+const READ_AGAIN: Duration = Duration::from_mins(5);
 
 /// A clock went wrong, or is right again.
 struct Change {
@@ -33,30 +37,41 @@ impl Clocks {
         &mut self,
         connection: &mut PgConnection,
         messages: impl Iterator<Item = &'a Incoming>,
+        now: Instant,
     ) -> Result<Option<i64>, StoreError> {
         // Taken out: after a failure it is read again, and the batch comes again.
-        let (mut known, is_fresh) = match self.known.take() {
-            Some(known) => (known, false),
-            None => (flagged(connection).await?, true),
+        let known = self.known.take();
+        let is_fresh = known.as_ref().is_some_and(|(_, read)| now.duration_since(*read) < READ_AGAIN);
+        let (mut known, read) = match known {
+            Some(known) if is_fresh => known,
+            believed => {
+                let mut known = believed.map(|(known, _)| known).unwrap_or_default();
+                known.retain(|_, clock| !clock.is_flagged());
+                known.extend(flagged(connection).await?);
+                (known, now)
+            }
         };
         let changes: Vec<Change> = messages.filter_map(|message| observe(&mut known, message)).collect();
         for change in &changes {
             store(connection, change).await?;
         }
-        let count = if is_fresh || !changes.is_empty() { Some(count(connection).await?) } else { None };
-        self.known = Some(known);
+        let count = if !is_fresh || !changes.is_empty() { Some(count(connection).await?) } else { None };
+        self.known = Some((known, read));
         Ok(count)
     }
 }
 
 fn observe(known: &mut HashMap<TerminalId, ClockSkew>, message: &Incoming) -> Option<Change> {
-    let skew_ms = message.arrival.at.millis().saturating_sub(message.message.sent()?.millis());
+    let arrived = message.arrival.at;
+    let sent = message.message.sent();
+    let clock = sent.or_else(|| newest(&message.message))?;
+    let off_ms = arrived.millis().saturating_sub(clock.millis());
     // The usual case: a clock that is right, and no memory of another.
-    if !ClockSkew::is_beyond(skew_ms) && (known.is_empty() || !known.contains_key(&message.terminal_id)) {
+    if !ClockSkew::is_beyond(off_ms) && (known.is_empty() || !known.contains_key(&message.terminal_id)) {
         return None;
     }
     let clock = known.entry(message.terminal_id.clone()).or_default();
-    let judged = clock.observe(skew_ms);
+    let judged = if sent.is_some() { clock.observe(off_ms) } else { clock.observe_offset(off_ms, arrived) };
     if clock.is_calm() {
         known.remove(&message.terminal_id);
     }
@@ -66,6 +81,15 @@ fn observe(known: &mut HashMap<TerminalId, ClockSkew>, message: &Incoming) -> Op
         at: message.arrival.at,
         flagged,
     })
+}
+
+/// The newest device time that it tells.
+fn newest(message: &Message) -> Option<Timestamp> {
+    match message {
+        Message::Telemetry(batch) => batch.readings.iter().map(|reading| reading.time).max(),
+        Message::Event(batch) => batch.events.iter().map(|event| event.time).max(),
+        Message::Statistics(statistics) => Some(statistics.time),
+    }
 }
 
 async fn flagged(connection: &mut PgConnection) -> Result<HashMap<TerminalId, ClockSkew>, StoreError> {

@@ -103,7 +103,8 @@ impl Standing {
         let says = Says::Shown(Shown { codes: heard.codes.clone(), normal: heard.normal });
         let with = |mark: &Mark| [mark.clone(), Mark { says: says.clone(), ..mark.clone() }];
         let beside: Vec<Mark> = marks.iter().flat_map(with).collect();
-        fault_period::follow(open.to_vec(), &beside) == fault_period::follow(open.to_vec(), marks)
+        fault_period::follow(open.to_vec(), &beside).periods
+            == fault_period::follow(open.to_vec(), marks).periods
     }
 }
 

@@ -19,6 +19,8 @@ pub struct StoreMetrics {
     pub rows_repeated: Counter,
     /// Things put into quarantine.
     pub quarantined: Family<ReasonLabel, Counter>,
+    /// Faults of which no occurrence is kept: their terminal has too many open.
+    pub faults_left_out: Counter,
     /// Terminals whose clock is off now.
     pub clock_skewed: Gauge,
     /// Batches committed.
@@ -44,6 +46,7 @@ impl Default for StoreMetrics {
             rows_stored: Counter::default(),
             rows_repeated: Counter::default(),
             quarantined: Family::default(),
+            faults_left_out: Counter::default(),
             clock_skewed: Gauge::default(),
             commits: Counter::default(),
             commits_detoured: Counter::default(),
@@ -65,6 +68,11 @@ impl StoreMetrics {
         registry.register("rows_stored", "New rows committed", metrics.rows_stored.clone());
         registry.register("rows_repeated", "Rows that were there already", metrics.rows_repeated.clone());
         registry.register("quarantined", "Things put into quarantine", metrics.quarantined.clone());
+        registry.register(
+            "faults_left_out",
+            "Faults of which no occurrence is kept, because their terminal has too many open",
+            metrics.faults_left_out.clone(),
+        );
         registry.register("clock_skewed", "Terminals whose clock is off now", metrics.clock_skewed.clone());
         registry.register("commits", "Batches committed", metrics.commits.clone());
         registry.register(
@@ -80,6 +88,7 @@ impl StoreMetrics {
     pub(super) fn committed(&self, report: &CommitReport) {
         self.rows_stored.inc_by(report.rows_stored);
         self.rows_repeated.inc_by(report.rows_repeated);
+        self.faults_left_out.inc_by(report.faults_left_out);
         self.commits.inc();
         if report.statements > 1 {
             self.commits_detoured.inc();

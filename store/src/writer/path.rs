@@ -9,11 +9,11 @@ use time::OffsetDateTime;
 
 use super::batch::{Gap, Told, key_conflict};
 use super::{CommitReport, Session};
-use crate::StoreError;
 use crate::copy::CopyBuffer;
 use crate::error::{Class, classify};
 use crate::quarantine::{QuarantineEntry, QuarantineReason};
-use crate::rows::{FaultRow, Key, Row, STATE_ACTIVE, Table};
+use crate::rows::{FaultRow, Key, ReadingRow, Row, STATE_ACTIVE, Table};
+use crate::{StoreError, fault_period};
 
 /// Statements a batch may spend on halving; after them its remaining rows go one by one, so that a batch full
 /// of refused rows costs at most one statement per row more.
@@ -140,22 +140,32 @@ async fn conflicts<R: Row>(
     Ok(entries)
 }
 
-/// Lets go of timeless lists of active faults that only say again what is stored last of their source, and
-/// counts them as repeated: their key holds the arrival and cannot tell. `rows` are in the order of arrival.
+/// Lets go of timeless lists of active faults that only say again what is stored last of their source, and counts
+/// them as repeated: their key holds the arrival and cannot tell. One stays that would open or close something all
+/// the same, since readings have meanwhile. `rows` are in the order of arrival.
 pub(super) async fn lists_dedupe(
     connection: &mut PgConnection,
     rows: &mut Vec<FaultRow<'_>>,
+    readings: &[ReadingRow<'_>],
     report: &mut CommitReport,
-) -> Result<(), sqlx::Error> {
+) -> Result<(), StoreError> {
     if !rows.iter().any(|row| row.timeless) {
         return Ok(());
     }
     let list_key = |row: &FaultRow<'_>| (row.origin.elevator_id, row.origin.source.0);
     let mut last: HashMap<(i64, i32), Option<i64>> = lists_last(connection, rows).await?;
+    let again: Vec<bool> = rows
+        .iter()
+        .map(|row| {
+            let says = (row.state == STATE_ACTIVE).then_some(row.seq.0);
+            row.timeless && last.insert(list_key(row), says).flatten() == says
+        })
+        .collect();
+    let asked = rows.iter().zip(&again).filter(|(_, again)| **again).map(|(row, _)| row);
+    let news = fault_period::lists_news(connection, asked, readings).await?;
+    let mut again = again.into_iter();
     rows.retain(|row| {
-        let says = (row.state == STATE_ACTIVE).then_some(row.seq.0);
-        let before = last.insert(list_key(row), says).flatten();
-        let repeats = row.timeless && before == says;
+        let repeats = again.next() == Some(true) && !news.contains(&list_key(row));
         report.rows_repeated += u64::from(repeats);
         !repeats
     });

@@ -206,6 +206,43 @@ async fn any_order_of_deliveries_ends_in_the_same_periods() {
 }
 
 #[tokio::test]
+async fn a_clock_is_judged_without_sent_and_never_by_what_is_retried() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let reading = |seq: i64, behind_s: i64| {
+        let arrived = at_ms(seq * 30_000);
+        let mut one = domain::Reading::new(Seq(seq), at_ms(seq * 30_000 - behind_s * 1_000));
+        one.load_kg = domain::Field::Known(75);
+        let readings = vec![one];
+        let batch = domain::TelemetryBatch {
+            boot: BootId(7),
+            sent: None,
+            prev_boot_last_seq: None,
+            dropped: None,
+            readings,
+        };
+        said(1, "t1", seq, arrived, Message::Telemetry(batch))
+    };
+    let open = async || database.faults_open(ElevatorId(1)).await.unwrap().len();
+    let mut past = writer(&database).of_the_past();
+    for seq in 1..8 {
+        past.commit(&[reading(seq, 7_200)]).await.unwrap();
+    }
+    assert_eq!(open().await, 0, "tried again long after");
+    let mut live = writer(&database);
+    for seq in 11..15 {
+        live.commit(&[reading(seq, 7_200)]).await.unwrap();
+    }
+    assert_eq!(open().await, 0, "it may be what was kept for two hours");
+    live.commit(&[reading(15, 7_200)]).await.unwrap();
+    assert_eq!(open().await, 1, "at the same distance for 120 s");
+    past.commit(&[reading(21, 0), reading(22, 0), reading(23, 0)]).await.unwrap();
+    assert_eq!(open().await, 1);
+    live.commit(&[reading(31, 0), reading(32, 0), reading(33, 0)]).await.unwrap();
+    assert_eq!(open().await, 0);
+}
+
+#[tokio::test]
 async fn a_clock_that_is_off_is_flagged_once_and_cleared_once() {
     let test = TestDatabase::new().await;
     let database = test.open().await;

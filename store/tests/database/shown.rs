@@ -369,3 +369,89 @@ async fn readings_and_events_in_any_order_end_in_the_same_periods() {
         }
     }
 }
+
+/// A list of active faults that tells no time, as it arrives.
+fn timeless(elevator: i64, boot: u32, at: i64, slugs: &[&str]) -> Item {
+    let active = Some(codes(slugs));
+    said(elevator, at, Message::Event(EventBatch { boot: BootId(boot), sent: None, events: vec![], active }))
+}
+
+#[tokio::test]
+async fn a_timeless_list_is_no_repetition_once_readings_have_changed_what_is_open() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut writer = writer(&database);
+    let stored = async |writer: &mut Writer, item: Item| writer.commit(&[item]).await.unwrap().rows_stored;
+    let door = ["door_open_fault"].as_slice();
+    assert_eq!(stored(&mut writer, timeless(1, 7, 1_000, door)).await, 1);
+    assert_eq!(stored(&mut writer, timeless(1, 7, 2_000, door)).await, 0, "the same again");
+    // A reading takes it up, and the next one no longer names it: it has ended.
+    writer.commit(&[readings(1, 7, 3_000, vec![listing(1, 3_000, door)])]).await.unwrap();
+    writer.commit(&[readings(1, 7, 4_000, vec![listing(2, 4_000, &[])])]).await.unwrap();
+    assert_eq!(stored(&mut writer, timeless(1, 7, 100_000, door)).await, 1, "and is back");
+    assert_eq!(stored(&mut writer, timeless(1, 7, 101_000, door)).await, 0);
+    let opened = |opened, closed| by_list("door_open_fault", opened, closed);
+    assert_eq!(brief(&database, 1).await, [opened(1_000, Some(4_000)), opened(100_000, None)]);
+
+    // The reading and the list in one batch.
+    let ends = readings(1, 7, 200_000, vec![listing(3, 199_000, door), listing(4, 200_000, &[])]);
+    let report = writer.commit(&[ends, timeless(1, 7, 201_000, door)]).await.unwrap();
+    assert_eq!((report.rows_stored, report.rows_repeated), (3, 0));
+    let found = brief(&database, 1).await;
+    assert_eq!(found[1..], [opened(100_000, Some(200_000)), opened(201_000, None)]);
+}
+
+#[tokio::test]
+async fn a_terminal_that_counts_in_its_codes_is_left_out_and_counted_and_costs_what_is_new() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut writer = writer(&database);
+    let unknown = |number: i64| Code {
+        raw: format!("c{number}").into(),
+        fault: domain::fault_by_slug("unknown_code").unwrap(),
+    };
+    let open = |from: i64, count: i64| -> Vec<Item> {
+        let one = |seq: i64| {
+            let (time, code) = (at_ms(seq * 10), unknown(seq));
+            let events = vec![FaultEvent { seq: Seq(seq), time, code, state: EventState::Open }];
+            let batch = EventBatch { boot: BootId(7), sent: Some(time), events, active: None };
+            said(1, seq * 10, Message::Event(batch))
+        };
+        (from..from + count).map(one).collect()
+    };
+    let report = writer.commit(&open(1, 250)).await.unwrap();
+    assert_eq!((report.rows_stored, report.faults_left_out), (250, 0));
+    let report = writer.commit(&open(251, 100)).await.unwrap();
+    assert_eq!((report.rows_stored, report.faults_left_out), (100, 94));
+    let touched = "SELECT count(*) FROM fault_period WHERE xmax::text <> '0'";
+    assert_eq!(count(&database, touched).await, 0, "what stays as it is, is not written again");
+    assert_eq!(database.faults_open(ElevatorId(1)).await.unwrap().len(), domain::fault_period::OPEN_MAX);
+    assert_eq!(count(&database, "SELECT count(*) FROM fault").await, 350, "their rows are there");
+    // Out of order: all of it once more.
+    let report = writer.commit(&open(-5, 1)).await.unwrap();
+    assert_eq!(report.rows_stored, 1);
+    assert_eq!(database.faults_open(ElevatorId(1)).await.unwrap().len(), domain::fault_period::OPEN_MAX);
+}
+
+#[tokio::test]
+async fn periods_are_made_anew_from_the_newest_rows_that_are_followed_at_most() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut first = writer(&database);
+    first.commit(&[event(1, 7, 1, 0, "power_off", EventState::Once)]).await.unwrap();
+    // A fault that comes and goes each second, for 100,010 s; its periods are not there.
+    let rows = "INSERT INTO fault (elevator_id, time, arrived, seq, arrival_no, source, age_ms, item, state, code, slug)
+                SELECT 1, fault.time + n * INTERVAL '1 second', fault.time + n * INTERVAL '1 second', n + 1, n, source,
+                       0, 0, 2 - n % 2, 'power_off', 'power_off'
+                FROM fault, generate_series(1, 100010) AS n";
+    sqlx::query(rows).execute(database.pool()).await.unwrap();
+    // One more that is late.
+    let late = event(1, 7, 200_000, -500, "entrapment", EventState::Once);
+    let report = writer(&database).commit(&[late]).await.unwrap();
+    assert_eq!((report.rows_stored, report.faults_left_out), (1, 1));
+    let found =
+        count(&database, "SELECT count(*) FROM fault_period WHERE code = 'power_off' AND closed > opened")
+            .await;
+    assert_eq!(found, 50_000, "of 50,005");
+    assert_eq!(count(&database, "SELECT count(*) FROM fault_period").await, 50_001, "the first of all stays");
+}
