@@ -10,6 +10,7 @@ mod faults;
 
 mod harness;
 mod ingest;
+mod looking;
 mod messages;
 mod profiles;
 mod proxy;

@@ -4,7 +4,7 @@ use store::{AccountRecord, NewAccount};
 
 use crate::auth::secret::Strength;
 use crate::cli::{AccountCommand, Region};
-use crate::terminal::{Made, actor, explained, open};
+use crate::terminal::{Made, actor, explained, look, open};
 
 /// Runs one of the commands.
 pub(crate) async fn run(command: AccountCommand) -> anyhow::Result<()> {
@@ -26,7 +26,7 @@ pub(crate) async fn run(command: AccountCommand) -> anyhow::Result<()> {
             made.tell(&format!("user name {name}, client id {name} or {name}-SOMETHING"));
         }
         AccountCommand::List { json, config } => {
-            for account in open(&config).await?.account_list().await? {
+            for account in look(&config).await?.account_list().await? {
                 match json {
                     true => println!("{}", as_json(&account)),
                     false => println!(

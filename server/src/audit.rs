@@ -6,7 +6,7 @@ use anyhow::Context;
 use store::{AuditGap, AuditReport, AuditScope, GapOutcome};
 
 use crate::cli::AuditArgs;
-use crate::terminal::{actor, moment, open};
+use crate::terminal::{actor, look, moment, open};
 
 /// Something is unaccounted for, or the ledger claims more than the rows.
 const NOT_OK: u8 = 1;
@@ -26,7 +26,10 @@ pub(crate) async fn run(arguments: AuditArgs) -> ExitCode {
 }
 
 async fn audit(arguments: AuditArgs) -> anyhow::Result<bool> {
-    let database = open(&arguments.config).await?;
+    let database = match arguments.repair {
+        true => open(&arguments.config).await?,
+        false => look(&arguments.config).await?,
+    };
     for terminal in &arguments.terminal {
         let known = database.terminal_known(terminal).await?;
         anyhow::ensure!(known, "no terminal {terminal} is registered, and none has sent anything");
@@ -103,10 +106,11 @@ fn as_text(report: &AuditReport) -> String {
             twice.terminal, twice.boot, twice.rows, twice.from, twice.to
         ));
     }
-    if report.deleted_by_retention > 0 {
+    if let Some(kept_since) = report.kept_since.filter(|_| report.deleted_by_retention > 0) {
         line(format!(
-            "retention    {} numbers were rows and are deleted (device time before {}); the ledger remembers them",
-            report.deleted_by_retention, report.kept_since
+            "retention    {} numbers were rows and are deleted (device time before {kept_since}); the ledger \
+             remembers them",
+            report.deleted_by_retention
         ));
     }
     line(format!("ledger       {}", ledger_text(report)));

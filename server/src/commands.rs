@@ -179,7 +179,7 @@ async fn db(command: DbCommand) -> anyhow::Result<()> {
         DbCommand::Migrate(arguments) => {
             let config = load(arguments.config.as_deref())?;
             logging::start(LogFormat::Text, "info")?;
-            database::prepare(&config, &database::url(&config).await?).await?;
+            database::upgrade(&config).await?;
             println!("the schema is that of this version");
         }
         DbCommand::Status { config, json } => {

@@ -1,4 +1,8 @@
-//! Which database: the configured one, or the private one that Liftwatch keeps.
+//! Which database: the configured one, or the private one that Liftwatch keeps; and how far a command may go in it.
+//!
+//! A server prepares it: schema, and the settings it is configured with (spans of chunks, policies). Commands leave
+//! both alone, as their configuration may be another: those that look change nothing at all, those that change rows
+//! make a schema only where there is none.
 
 use std::time::Duration;
 
@@ -51,10 +55,57 @@ pub(crate) fn store_config(config: &Config) -> StoreConfig {
     }
 }
 
-/// Connects and brings the schema to this version's.
+/// Connects to look, whatever the schema is. Starts nothing.
+pub(crate) async fn reach(config: &Config) -> anyhow::Result<Database> {
+    let (url, private) = match &config.database.url {
+        Some(url) => (url.clone(), false),
+        None => (local_url(config).await?, true),
+    };
+    match Database::look(&url, store_config(config)).await {
+        Err(error @ (StoreError::Unavailable(_) | StoreError::Timeout(_))) if private => {
+            Err(error).context("the private database does not run: start it with 'liftwatch db up'")
+        }
+        connected => connected.map_err(explained),
+    }
+}
+
+/// For commands that only look: at a schema of this version, in sessions that can change nothing.
+pub(crate) async fn look(config: &Config) -> anyhow::Result<Database> {
+    let database = reach(config).await?;
+    database.schema_check().await.map_err(explained)?;
+    Ok(database)
+}
+
+/// For commands that change rows: at a schema of this version, which is made where there is none.
+pub(crate) async fn open(config: &Config) -> anyhow::Result<Database> {
+    let database = connect(config, &url(config).await?).await?;
+    if database.schema().await.map_err(explained)?.applied.is_none() {
+        migrate(&database).await?;
+    }
+    database.schema_check().await.map_err(explained)?;
+    Ok(database)
+}
+
+/// For `db migrate`: the schema alone. Settings are those of the server, and set when it starts.
+pub(crate) async fn upgrade(config: &Config) -> anyhow::Result<()> {
+    let database = connect(config, &url(config).await?).await?;
+    migrate(&database).await?;
+    database.schema_check().await.map_err(explained)?;
+    Ok(())
+}
+
+async fn connect(config: &Config, url: &str) -> anyhow::Result<Database> {
+    Database::connect_with(url, store_config(config)).await.map_err(explained)
+}
+
+async fn migrate(database: &Database) -> anyhow::Result<()> {
+    database.migrate().await.map_err(explained).context("the schema could not be prepared")
+}
+
+/// For a server: connects, brings the schema to this version's, and the settings to what is configured.
 pub(crate) async fn prepare(config: &Config, url: &str) -> anyhow::Result<(Database, Edition)> {
-    let database = Database::connect_with(url, store_config(config)).await.map_err(explained)?;
-    database.migrate().await.map_err(explained).context("the schema could not be prepared")?;
+    let database = connect(config, url).await?;
+    migrate(&database).await?;
     let edition = database.ensure().await.map_err(explained)?;
     Ok((database, edition))
 }

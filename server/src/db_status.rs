@@ -6,24 +6,14 @@ use std::fmt::Write as _;
 
 use anyhow::Context;
 use domain::Timestamp;
-use store::{Database, StoreError, StoreStatus, TableStatus};
+use store::{StoreStatus, TableStatus};
 
 use crate::config::Config;
 use crate::database;
 
 /// Reads and prints it. Warnings do not make the command fail.
 pub(crate) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
-    let (url, private) = match &config.database.url {
-        Some(url) => (url.clone(), false),
-        None => (database::local_url(config).await?, true),
-    };
-    let connected = Database::connect_with(&url, database::store_config(config)).await;
-    let database = match connected {
-        Err(error @ (StoreError::Unavailable(_) | StoreError::Timeout(_))) if private => {
-            return Err(error).context("the private database does not run: start it with 'liftwatch db up'");
-        }
-        connected => connected.map_err(database::explained)?,
-    };
+    let database = database::reach(config).await?;
     let status = database.status().await.map_err(database::explained).context("the status cannot be read")?;
     database.close().await;
     if json {

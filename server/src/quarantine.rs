@@ -6,7 +6,7 @@ use anyhow::{bail, ensure};
 use store::{QuarantineFilter, QuarantineReason, QuarantineRecord};
 
 use crate::cli::{QuarantineCommand, Which};
-use crate::terminal::{actor, open, profiles};
+use crate::terminal::{actor, look, open, profiles};
 
 /// Runs one of the commands.
 pub(crate) async fn run(command: QuarantineCommand) -> anyhow::Result<()> {
@@ -14,7 +14,7 @@ pub(crate) async fn run(command: QuarantineCommand) -> anyhow::Result<()> {
         QuarantineCommand::List { reason, terminal, since, limit, json, config } => {
             check_reason(reason.as_deref())?;
             let filter = QuarantineFilter { reason, terminal, since, ..QuarantineFilter::default() };
-            let database = open(&config).await?;
+            let database = look(&config).await?;
             let entries = database.quarantine_list(&filter, i64::MAX, i64::from(limit)).await?;
             for entry in &entries {
                 match json {
@@ -29,7 +29,7 @@ pub(crate) async fn run(command: QuarantineCommand) -> anyhow::Result<()> {
         }
         QuarantineCommand::Show { id, config } => {
             let filter = QuarantineFilter { ids: vec![id], ..QuarantineFilter::default() };
-            let entries = open(&config).await?.quarantine_list(&filter, i64::MAX, 1).await?;
+            let entries = look(&config).await?.quarantine_list(&filter, i64::MAX, 1).await?;
             let Some(entry) = entries.first() else { bail!("there is no entry {id} in quarantine") };
             print!("{}", whole(entry));
         }
@@ -37,18 +37,18 @@ pub(crate) async fn run(command: QuarantineCommand) -> anyhow::Result<()> {
             ensure!(all || named(&which), "name entries, a --reason, or --all");
             check_reason(which.reason.as_deref())?;
             let profiles = profiles(&config)?;
-            retry::run(&open(&config).await?, &profiles, &filter(which), dry_run).await?;
+            let database = if dry_run { look(&config).await? } else { open(&config).await? };
+            retry::run(&database, &profiles, &filter(which), dry_run).await?;
         }
         QuarantineCommand::Drop { which, older_than, yes, config } => {
             ensure!(named(&which), "name entries or a --reason");
             check_reason(which.reason.as_deref())?;
-            let database = open(&config).await?;
             let filter = QuarantineFilter { before: older_than, ..filter(which) };
             if !yes {
-                let count = database.quarantine_count(&filter).await?;
+                let count = look(&config).await?.quarantine_count(&filter).await?;
                 bail!("{count} entries would be dropped for good: add --yes");
             }
-            let dropped = database.quarantine_drop(&filter, &actor()).await?;
+            let dropped = open(&config).await?.quarantine_drop(&filter, &actor()).await?;
             println!("dropped {dropped} entries; the audit log keeps their numbers");
         }
     }

@@ -44,7 +44,7 @@ pub(crate) async fn run(command: TerminalCommand) -> anyhow::Result<()> {
             }
         }
         TerminalCommand::List { area, json, config } => {
-            let terminals = open(&config).await?.terminal_list(area).await?;
+            let terminals = look(&config).await?.terminal_list(area).await?;
             if !json {
                 println!(
                     "{:<24} {:<7} {:>9}  {:<8} {:<9} registered",
@@ -59,7 +59,7 @@ pub(crate) async fn run(command: TerminalCommand) -> anyhow::Result<()> {
             }
         }
         TerminalCommand::Show { id, config } => {
-            let database = open(&config).await?;
+            let database = look(&config).await?;
             let found = database.terminal_show(&id).await.map_err(|error| explained(error, "terminal"))?;
             let mut shown = as_json(&found);
             let open = database.faults_open(found.elevator_id).await?;
@@ -121,10 +121,14 @@ pub(crate) fn profiles(arguments: &ConfigArgs) -> anyhow::Result<ingest::Profile
     profile::load(&Config::load(arguments.config.as_deref(), std::env::vars_os())?)
 }
 
-/// The configured database, at this version's schema.
+/// The configured database, to look at.
+pub(crate) async fn look(arguments: &ConfigArgs) -> anyhow::Result<Database> {
+    database::look(&Config::load(arguments.config.as_deref(), std::env::vars_os())?).await
+}
+
+/// The configured database, to change rows of.
 pub(crate) async fn open(arguments: &ConfigArgs) -> anyhow::Result<Database> {
-    let config = Config::load(arguments.config.as_deref(), std::env::vars_os())?;
-    Ok(database::prepare(&config, &database::url(&config).await?).await?.0)
+    database::open(&Config::load(arguments.config.as_deref(), std::env::vars_os())?).await
 }
 
 /// Who stands in the audit log.

@@ -57,6 +57,8 @@ pub struct Database {
     hosts: Arc<Hosts>,
     config: StoreConfig,
     edition: Arc<OnceLock<Edition>>,
+    /// Its sessions are read only.
+    looking: bool,
 }
 
 impl Database {
@@ -75,6 +77,18 @@ impl Database {
 
     /// Like [`Database::connect_with`], but connects when first used: for a server that may be away now.
     pub fn lazy(url: &str, config: StoreConfig) -> Result<Self, StoreError> {
+        Self::make(url, config, false)
+    }
+
+    /// Like [`Database::connect_with`], for whoever only looks: the server refuses whatever would change anything.
+    pub async fn look(url: &str, config: StoreConfig) -> Result<Self, StoreError> {
+        let database = Self::make(url, config, true)?;
+        database.follow().await?;
+        drop(database.pool.acquire().await?);
+        Ok(database)
+    }
+
+    fn make(url: &str, config: StoreConfig, looking: bool) -> Result<Self, StoreError> {
         let hosts = Arc::new(Hosts::parse(url)?);
         let several = hosts.are_several();
         let pool = PgPoolOptions::new()
@@ -84,15 +98,16 @@ impl Database {
             .idle_timeout(Duration::from_mins(10))
             .after_connect(move |connection, _| {
                 Box::pin(async move {
-                    match several && hosts::is_read_only(connection).await? {
-                        true => Err(sqlx::Error::Io(std::io::Error::other("a standby"))),
-                        false => Ok(()),
+                    if several && hosts::is_read_only(connection).await? {
+                        return Err(sqlx::Error::Io(std::io::Error::other("a standby")));
                     }
+                    // Not among the options: a host would seem to be a standby then.
+                    if looking { hosts::only_look(connection).await } else { Ok(()) }
                 })
             })
             .after_release(|connection, _| Box::pin(hosts::is_good(connection)))
             .connect_lazy_with(hosts.current());
-        Ok(Self { pool, hosts, config, edition: Arc::default() })
+        Ok(Self { pool, hosts, config, edition: Arc::default(), looking })
     }
 
     /// The shared pool.
@@ -123,7 +138,7 @@ impl Database {
         &self.config
     }
 
-    /// What [`Database::ensure`] has found; nothing before it.
+    /// What [`Database::ensure`] or [`Database::schema_check`] has found; nothing before it.
     pub(crate) fn edition_known(&self) -> Option<Edition> {
         self.edition.get().copied()
     }
@@ -140,7 +155,8 @@ impl Database {
 
     /// The same, with the place of its host.
     pub(crate) async fn connection_to_host(&self) -> Result<(PgConnection, usize), StoreError> {
-        let Reached { connection, place, moved } = self.hosts.connect(self.config.connect_timeout).await?;
+        let Reached { mut connection, place, moved } =
+            self.hosts.connect(self.config.connect_timeout).await?;
         if moved {
             let options = self.hosts.current();
             tracing::warn!(
@@ -149,6 +165,9 @@ impl Database {
                 "another host is the primary now"
             );
             self.pool.set_connect_options(options);
+        }
+        if self.looking {
+            hosts::only_look(&mut connection).await?;
         }
         Ok((connection, place))
     }

@@ -31,6 +31,17 @@ pub enum StoreError {
         "the schema has migration {0}, which this version does not know: install the newer liftwatch again"
     )]
     SchemaNewer(i64),
+    /// The schema was made by an older Liftwatch.
+    #[error(
+        "the schema is of an earlier version (migrations not applied: {0}): use the liftwatch of the version that \
+         serves, or bring the schema to this version: start its server, or run 'liftwatch db migrate'"
+    )]
+    SchemaOlder(String),
+    /// No Liftwatch has ever been here.
+    #[error(
+        "there is no schema of Liftwatch in this database yet: start the server, or run 'liftwatch db migrate'"
+    )]
+    SchemaMissing,
     /// A migration failed or was changed after it was applied.
     #[error("the schema could not be migrated")]
     Migrate(#[source] MigrateError),

@@ -92,6 +92,11 @@ pub(crate) async fn is_read_only(connection: &mut PgConnection) -> Result<bool, 
         .await
 }
 
+/// From now on the server refuses whatever would change anything in this session.
+pub(crate) async fn only_look(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("SET default_transaction_read_only = on").execute(connection).await.map(drop)
+}
+
 /// After this long without an answer a connection that comes back to the pool is given up.
 const PING_WAIT: Duration = Duration::from_secs(5);
 

@@ -25,6 +25,7 @@ mod registry;
 mod retention;
 mod rollup;
 mod rows;
+mod schema;
 mod scratch;
 mod size;
 mod source;

@@ -105,12 +105,15 @@ async fn page(
                 Err(error) => Fate::Kept(error.to_string()),
             },
         };
-        if !dry_run && matches!(fate, Fate::Stored { .. }) {
+        if matches!(fate, Fate::Stored { .. }) {
             gone.push(entry.id);
         }
         fates.push(fate);
     }
     drop(writer);
+    if dry_run {
+        return Ok(fates);
+    }
     ledger.add().await?;
     database.quarantine_retried(&gone, &actor()).await?;
     Ok(fates)

@@ -43,10 +43,7 @@ impl Database {
     ) -> Result<AuditReport, StoreError> {
         // A connection of its own: it may take long.
         let mut connection = self.connection().await?;
-        let retention = &self.config().retention;
-        let tables = [Kept::Telemetry, Kept::Fault, Kept::Statistics, Kept::Quarantine];
-        let kept = tables.map(|table| retention.shortest(table)).into_iter().min().unwrap_or_default();
-        let mut auditor = Auditor::new(scope, now, now.minus(kept), repair.is_some());
+        let mut auditor = Auditor::new(scope, now, repair.is_some());
         auditor.read(&mut connection).await?;
         if let Some(actor) = repair {
             auditor.report.repaired = mend(self, &mut connection, &auditor.mends, actor, now).await?;
@@ -54,6 +51,22 @@ impl Database {
         let _ = connection.close().await;
         Ok(auditor.report)
     }
+}
+
+/// By the marks that retention sets before or with each deletion: what it has done, not what the settings of
+/// whoever audits would do.
+async fn kept_since(connection: &mut PgConnection) -> Result<Option<Timestamp>, sqlx::Error> {
+    let tables = [Kept::Telemetry, Kept::Fault, Kept::Statistics, Kept::Quarantine];
+    let floor: Option<OffsetDateTime> = sqlx::query_scalar(
+        "SELECT max(floor)
+         FROM retention_mark
+         WHERE table_name = ANY ($1)
+           AND floor > '-infinity'",
+    )
+    .bind(tables.map(Kept::name))
+    .fetch_one(connection)
+    .await?;
+    Ok(floor.map(Into::into))
 }
 
 struct Auditor<'a> {
@@ -93,14 +106,14 @@ struct Named {
 }
 
 impl<'a> Auditor<'a> {
-    fn new(scope: &'a AuditScope, now: Timestamp, kept_since: Timestamp, repair: bool) -> Self {
+    fn new(scope: &'a AuditScope, now: Timestamp, repair: bool) -> Self {
         let by = Yardstick {
             now,
             grace: scope.grace,
             from: scope.from,
             to: scope.to,
             from_one: scope.from_one,
-            kept_since,
+            kept_since: None,
         };
         let report = AuditReport {
             verdict: "ok",
@@ -108,7 +121,6 @@ impl<'a> Auditor<'a> {
             from: scope.from,
             to: scope.to,
             grace_s: scope.grace.as_secs(),
-            kept_since,
             ..AuditReport::default()
         };
         Self {
@@ -135,6 +147,8 @@ impl<'a> Auditor<'a> {
         )))
         .execute(&mut *transaction)
         .await?;
+        self.by.kept_since = kept_since(&mut transaction).await?;
+        self.report.kept_since = self.by.kept_since;
         self.resolve(&mut transaction).await?;
         self.count(&mut transaction).await?;
         let islands = format!("DECLARE islands NO SCROLL CURSOR FOR {}", self.islands());

@@ -108,8 +108,8 @@ pub struct AuditReport {
     pub unaccounted: u64,
     /// Numbers whose rows retention has deleted, as far as the ledger knows.
     pub deleted_by_retention: u64,
-    /// Rows with a device time before this may have been deleted.
-    pub kept_since: Timestamp,
+    /// Rows with a device time before this may have been deleted; none where retention has deleted nothing yet.
+    pub kept_since: Option<Timestamp>,
     /// Rows that use a number a second time.
     pub used_twice: u64,
     /// Where, at most [`GAPS_NAMED_MAX`].

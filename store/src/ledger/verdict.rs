@@ -22,8 +22,8 @@ pub(crate) struct Yardstick {
     pub(crate) to: Option<Timestamp>,
     /// Each boot began with number 1.
     pub(crate) from_one: bool,
-    /// Rows with a device time before this may have been deleted.
-    pub(crate) kept_since: Timestamp,
+    /// Rows with a device time before this may have been deleted; none where retention has deleted nothing yet.
+    pub(crate) kept_since: Option<Timestamp>,
 }
 
 impl Yardstick {
@@ -105,7 +105,7 @@ impl Books {
         let mut accounted = self.stored.clone();
         accounted.extend(&self.quarantined);
         let ghosts = self.claimed.minus(&accounted).minus(&self.discarded);
-        let reached = self.time_first.is_some_and(|first| first < by.kept_since);
+        let reached = self.time_first.zip(by.kept_since).is_some_and(|(first, kept)| first < kept);
         let (deleted, ahead) =
             if reached { (ghosts, SeqRanges::default()) } else { (SeqRanges::default(), ghosts) };
 
@@ -240,7 +240,7 @@ mod tests {
             time_first: Some(at(10)),
             ..Books::default()
         };
-        let old = books.judge(&Yardstick { kept_since: at(100), ..yardstick() });
+        let old = books.judge(&Yardstick { kept_since: Some(at(100)), ..yardstick() });
         assert_eq!((old.deleted, old.ahead), (set(&[(1, 49)]), SeqRanges::default()));
         let young = books.judge(&yardstick());
         assert_eq!((young.deleted, young.ahead), (SeqRanges::default(), set(&[(1, 49)])));
@@ -264,7 +264,7 @@ mod tests {
                 stored, quarantined, dropped, discarded, claimed,
                 ..Books::default()
             };
-            let verdict = books.judge(&Yardstick { kept_since: at(1), ..yardstick() });
+            let verdict = books.judge(&Yardstick { kept_since: Some(at(1)), ..yardstick() });
             let numbers = |set: &SeqRanges| -> BTreeSet<i64> {
                 set.as_slice().iter().flat_map(|(from, to)| *from..=*to).collect()
             };

@@ -5,6 +5,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 
 use super::Budget;
+use super::chunks::mark;
 use crate::alarm::alarm_is_open;
 use crate::retention::{Kept, Retention};
 
@@ -99,6 +100,10 @@ async fn delete(
             .execute(&mut *transaction)
             .await?
             .rows_affected();
+        // The audit must know that numbers it looks for may be gone.
+        if table == Kept::Quarantine && deleted > 0 {
+            mark(&mut transaction, table, -1, before).await?;
+        }
         transaction.commit().await?;
         rows += deleted;
         if deleted < ROWS_MAX.unsigned_abs() {

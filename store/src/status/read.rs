@@ -5,13 +5,10 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, FromRow};
 use time::OffsetDateTime;
 
-use super::{
-    JobStatus, RetentionStatus, RollupStatus, SchemaStatus, StepStatus, StoreStatus, TableStatus, server,
-};
-use crate::database::MIGRATOR;
+use super::{JobStatus, RetentionStatus, RollupStatus, StepStatus, StoreStatus, TableStatus, server};
 use crate::maintenance::HYPERTABLE_OF;
 use crate::retention::Kept;
-use crate::{Edition, StoreConfig, StoreError, rollup};
+use crate::{Edition, StoreConfig, StoreError, rollup, schema};
 
 /// Tables that grow with time and are not under retention.
 const ALSO: [&str; 8] = [
@@ -39,7 +36,7 @@ pub(super) async fn status(
     .fetch_one(&mut *connection)
     .await?;
     let at = Timestamp::from(at);
-    let schema = schema(connection).await?;
+    let schema = schema::status(connection).await?;
     let mut tables = Vec::new();
     for name in Kept::ALL.iter().map(|table| table.name()).chain(ALSO) {
         tables.extend(table(connection, edition, name).await?);
@@ -72,22 +69,6 @@ pub(super) async fn status(
 
 async fn exists(connection: &mut PgConnection, table: &str) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(table).fetch_one(connection).await
-}
-
-async fn schema(connection: &mut PgConnection) -> Result<SchemaStatus, sqlx::Error> {
-    let applied: Vec<i64> = if exists(connection, "_sqlx_migrations").await? {
-        sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version")
-            .fetch_all(connection)
-            .await?
-    } else {
-        Vec::new()
-    };
-    let known = || MIGRATOR.iter().map(|migration| migration.version);
-    Ok(SchemaStatus {
-        applied: applied.last().copied(),
-        known: known().max().unwrap_or_default(),
-        pending: known().filter(|version| !applied.contains(version)).collect(),
-    })
 }
 
 #[derive(FromRow, Default)]

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{ArrivalNo, BootId, Message, TelemetryBatch};
+use domain::{ArrivalNo, BootId, Message, Reading, TelemetryBatch};
 use store::testing::TestDatabase;
 use store::{
     AuditReport, AuditScope, Database, GapOutcome, Item, Kept, Ledger, LedgerMetrics, Retention, StoreConfig,
 };
 
 use crate::common::*;
+
+const DAY: Duration = Duration::from_hours(24);
 
 async fn serve(database: &Database, batch: Vec<Item>) {
     let mut ledger = Ledger::new(database, ArrivalNo(0), Arc::new(LedgerMetrics::default()));
@@ -113,18 +115,57 @@ async fn a_ledger_that_claims_too_much_or_too_little_is_told_and_mended() {
     assert_eq!(count(&database, known).await, 2, "as a server would have written it");
 }
 
+/// With readings that are kept for so many days.
+fn keeping(days: u32) -> StoreConfig {
+    let retention = Retention::default().with(Kept::Telemetry, days * DAY);
+    StoreConfig { retention, chunk_interval: Duration::from_hours(1), ..StoreConfig::default() }
+}
+
 #[tokio::test]
-async fn what_retention_deleted_is_no_loss() {
+async fn what_retention_deleted_is_no_loss_whatever_the_settings_of_the_auditor() {
     let test = TestDatabase::new().await;
-    let config = StoreConfig {
-        retention: Retention::default().with(Kept::Telemetry, Duration::from_mins(30)),
-        ..StoreConfig::default()
-    };
-    let database = test.open_with(config).await;
+    let database = test.open_with(keeping(10)).await;
+    let old = |seq| Reading { time: at_ms(seq * 100).minus(9 * DAY), ..reading(seq) };
+    let readings = (1..=10).map(old).chain((11..=20).map(reading)).collect();
+    serve(&database, vec![telemetry(1, 1, readings)]).await;
+    assert_eq!(audit(&database, &AuditScope::default()).await.kept_since, None);
+    let report = database.maintenance_run(noon().plus(2 * DAY)).await.unwrap();
+    assert_eq!(report.chunks_dropped, 1, "{report:?}");
+    for days in [1, 10, 3_000] {
+        let auditor = Database::look(test.url(), keeping(days)).await.unwrap();
+        let report = audit(&auditor, &AuditScope::default()).await;
+        assert_eq!((report.verdict, report.deleted_by_retention, report.numbers_stored), ("ok", 10, 10));
+        assert_eq!(report.kept_since, Some(noon().minus(9 * DAY).plus(Duration::from_hours(1))));
+    }
+}
+
+#[tokio::test]
+async fn rows_that_retention_has_not_deleted_are_missed_however_little_the_auditor_keeps() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
     serve(&database, vec![telemetry(1, 1, (1..=20).map(reading).collect())]).await;
     execute(&database, "DELETE FROM telemetry WHERE seq <= 10").await;
-    let report = audit(&database, &AuditScope::default()).await;
-    assert_eq!((report.verdict, report.deleted_by_retention, report.numbers_stored), ("ok", 10, 10));
+    let retention = Retention::default().with(Kept::Telemetry, Duration::from_mins(30));
+    let config = StoreConfig { retention, ..StoreConfig::default() };
+    let auditor = Database::look(test.url(), config).await.unwrap();
+    let report = audit(&auditor, &AuditScope::default()).await;
+    assert_eq!((report.verdict, report.ledger_ahead, report.kept_since), ("ledger_ahead", 10, None));
+}
+
+#[tokio::test]
+async fn what_retention_took_from_quarantine_is_no_loss() {
+    let test = TestDatabase::new().await;
+    let retention = Retention::default().with(Kept::Quarantine, DAY);
+    let database = test.open_with(StoreConfig { retention, ..StoreConfig::default() }).await;
+    let mut future = reading(2);
+    future.time = at_ms(7_200_000);
+    serve(&database, vec![telemetry(1, 1, vec![reading(1), future, reading(3)])]).await;
+    let at = noon().plus(2 * DAY);
+    assert_eq!(database.maintenance_run(at).await.unwrap().quarantine_dropped, 1);
+    let auditor = Database::look(test.url(), StoreConfig::default()).await.unwrap();
+    let report = auditor.ledger_audit(&AuditScope::default(), at, None).await.unwrap();
+    assert_eq!((report.verdict, report.deleted_by_retention), ("ok", 1));
+    assert_eq!(report.kept_since, Some(noon().plus(DAY)));
 }
 
 #[tokio::test]

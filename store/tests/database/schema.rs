@@ -1,11 +1,12 @@
 //! Migrations, the ensure step and the registry against the real database.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::{Area, TerminalId};
 use sqlx::Row;
 use store::testing::TestDatabase;
-use store::{Database, Registry, StoreError};
+use store::{Database, Registry, StoreConfig, StoreError};
 
 fn terminal(name: &str) -> TerminalId {
     TerminalId::new(name).unwrap()
@@ -40,6 +41,23 @@ async fn a_schema_of_a_newer_version_is_refused() {
     let refused = database.migrate().await.unwrap_err();
     assert!(matches!(refused, StoreError::SchemaNewer(9999)), "{refused}");
     assert!(!refused.retryable());
+}
+
+#[tokio::test]
+async fn who_looks_can_change_nothing() {
+    let test = TestDatabase::new().await;
+    test.open().await;
+    let database = Database::look(test.url(), StoreConfig::default()).await.unwrap();
+    database.schema_check().await.unwrap();
+    let write = "INSERT INTO server_run (version) VALUES ('1')";
+    let error = sqlx::query(write).execute(database.pool()).await.unwrap_err();
+    assert!(error.to_string().contains("read-only"), "{error}");
+    let mut own = database.connection().await.unwrap();
+    let error = sqlx::query(write).execute(&mut own).await.unwrap_err();
+    assert!(error.to_string().contains("read-only"), "{error}");
+    let wider = StoreConfig { chunk_interval: Duration::from_hours(24), ..StoreConfig::default() };
+    let wider = Database::look(test.url(), wider).await.unwrap();
+    assert!(wider.ensure().await.is_err());
 }
 
 #[tokio::test]
