@@ -27,7 +27,7 @@ pub enum SegmentBegin {
 /// A stretch in which one terminal counted without a reset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
-    /// Device time of its first sample.
+    /// Device time of its first sample; of the last one before what was asked for, where there is one.
     pub begin: Timestamp,
     /// Device time of its last.
     pub end: Timestamp,
@@ -35,47 +35,70 @@ pub struct Segment {
     pub why: SegmentBegin,
     /// How many samples it has.
     pub samples: u64,
-    /// By how much each counter grew from its first sample to its last; nothing is guessed of what was counted
+    /// By how much each counter grew from sample to sample that has it; nothing is guessed of what was counted
     /// between the last sample before a reset and the first after it.
     pub grown: Counters,
-    first: Counters,
+    /// The last value of each counter.
     last: Counters,
+    /// Nothing of it is asked for so far: it tells where the growth of others begins.
+    is_base: bool,
 }
 
 impl Segment {
-    fn begin(sample: &Sample, why: SegmentBegin) -> Self {
+    fn begin(sample: &Sample, why: SegmentBegin, is_base: bool) -> Self {
         let (begin, counters) = (sample.time, sample.counters);
         let grown = counters.iter().map(|(counter, _)| (counter, 0)).collect();
-        Self { begin, end: begin, why, samples: 1, grown, first: counters, last: counters }
+        Self { begin, end: begin, why, samples: 1, grown, last: counters, is_base }
     }
 
     fn is_reset_by(&self, counters: &Counters) -> bool {
         counters.iter().any(|(counter, value)| self.last.get(counter).is_some_and(|last| value < last))
     }
 
-    fn extend(&mut self, sample: &Sample) {
+    /// Takes the next sample. What grew up to one before what is asked for belongs to the stretch before.
+    fn extend(&mut self, sample: &Sample, is_base: bool) {
+        if is_base && self.is_base {
+            (self.begin, self.samples) = (sample.time, 0);
+        }
         self.end = sample.time;
         self.samples += 1;
+        self.is_base &= is_base;
         for (counter, value) in sample.counters.iter() {
-            let first = self.first.get(counter).unwrap_or(value);
-            self.first.set(counter, Some(first));
+            let step =
+                if is_base { 0 } else { value.saturating_sub(self.last.get(counter).unwrap_or(value)) };
+            let grown = self.grown.get(counter).unwrap_or(0).saturating_add(step);
+            self.grown.set(counter, Some(grown));
             self.last.set(counter, Some(value));
-            self.grown.set(counter, Some(value - first));
         }
     }
 }
 
 /// The segments of one terminal, whatever the order in which its samples are given.
-pub fn segments(mut samples: Vec<Sample>) -> Vec<Segment> {
+pub fn segments(samples: Vec<Sample>) -> Vec<Segment> {
+    segments_since(samples, Timestamp::from_micros(i64::MIN))
+}
+
+/// The segments of one terminal from device time `from` on. Samples before that tell where growth begins, each
+/// for the counters it has: a terminal may send them in messages of their own. To be exact they must reach back
+/// to the last one of each counter. Stretches that follow one another add up: each step belongs to that of the
+/// sample it leads to.
+pub fn segments_since(mut samples: Vec<Sample>, from: Timestamp) -> Vec<Segment> {
     arrange(&mut samples, |sample| sample.place, |_| "");
     let mut segments: Vec<Segment> = Vec::new();
     for sample in &samples {
+        let is_base = sample.time < from;
         match segments.last_mut() {
-            None => segments.push(Segment::begin(sample, SegmentBegin::First)),
+            None => segments.push(Segment::begin(sample, SegmentBegin::First, is_base)),
             Some(last) if last.is_reset_by(&sample.counters) => {
-                segments.push(Segment::begin(sample, SegmentBegin::Reset));
+                // One that ended before what is asked for is no part of it.
+                let is_over = last.is_base && is_base;
+                let why = if is_over { last.why } else { SegmentBegin::Reset };
+                if is_over {
+                    segments.pop();
+                }
+                segments.push(Segment::begin(sample, why, is_base));
             }
-            Some(last) => last.extend(sample),
+            Some(last) => last.extend(sample, is_base),
         }
     }
     segments
@@ -157,6 +180,29 @@ mod tests {
                 samples.swap(index, (seed.wrapping_mul(index as u64 + 1) % count as u64) as usize);
             }
             prop_assert_eq!(segments(samples), in_order);
+        }
+
+        #[test]
+        fn stretches_add_up_whatever_is_sent_together(
+            sent in prop::collection::vec((0..20_i64, prop::option::of(0..20_i64)), 2..20), cut in 0..20_i64,
+        ) {
+            use Counter::{EnergyWh, RunCount};
+            let samples: Vec<_> = (1..)
+                .zip(&sent)
+                .map(|(seq, (value, other))| match (other, seq % 2) {
+                    (Some(other), _) => sample(seq, &[(RunCount, *value), (EnergyWh, *other)]),
+                    (None, 0) => sample(seq, &[(RunCount, *value)]),
+                    (None, _) => sample(seq, &[(EnergyWh, *value)]),
+                })
+                .collect();
+            let from = Timestamp::from_millis(cut * 1_000);
+            let (whole, late) = (segments(samples.clone()), segments_since(samples.clone(), from));
+            let early = segments(samples.into_iter().filter(|sample| sample.time < from).collect());
+            for counter in [RunCount, EnergyWh] {
+                prop_assert_eq!(
+                    total_of(&early, counter) + total_of(&late, counter), total_of(&whole, counter)
+                );
+            }
         }
 
         #[test]

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use domain::order::{Place, corrected};
-use domain::segment::{Sample, segments, total};
+use domain::segment::{Sample, segments_since, total};
 use domain::{Counter, Counters, ElevatorId, Segment, Seq, SourceId, TerminalId, Timestamp};
-use sqlx::Row as _;
 use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row as _};
 use time::OffsetDateTime;
 
 use crate::{Database, StoreError};
@@ -30,29 +30,44 @@ pub struct StatisticsTotals {
     pub segments: Vec<TerminalSegment>,
 }
 
-/// The last sample before a stretch is where its growth begins; one older than this is not looked for.
+/// The last sample of a counter before a stretch is where its growth begins; one older than this is not looked for.
 const BASE_AGE_MAX: Duration = Duration::from_hours(31 * 24);
 
 impl Database {
-    /// What an elevator counted from device time `from` until before `to`. Each terminal's growth begins at its
-    /// last sample before `from`, so that stretches that follow one another add up.
+    /// What an elevator counted from device time `from` until before `to`. The growth of each counter of each
+    /// terminal begins at the last sample before `from` that has it, so that stretches that follow one another
+    /// add up, also where counters come in messages of their own. What arrives late counts in the stretch of its
+    /// device time, from then on.
+    ///
+    /// Index: `statistics_pkey` of the chunks of the stretch and of the 31 days before it. Cost: one row for each
+    /// sample in them; those back to the last one of each counter are read, so that a reset in between is seen.
     pub async fn statistics_totals(
         &self,
         elevator: ElevatorId,
         from: Timestamp,
         to: Timestamp,
     ) -> Result<StatisticsTotals, StoreError> {
-        let rows = sqlx::query(
-            "WITH base AS (
-                 SELECT DISTINCT ON (source.terminal_id) statistics.*, source.terminal_id
+        let newest = Counter::ALL.map(|counter| {
+            let counter = counter.slug();
+            format!("max(time) FILTER (WHERE {counter} IS NOT NULL)")
+        });
+        let rows = sqlx::query(AssertSqlSafe(format!(
+            "WITH before AS MATERIALIZED (
+                 SELECT statistics.*, source.terminal_id
                  FROM statistics
                  JOIN source USING (source)
                  WHERE statistics.elevator_id = $1
                    AND statistics.time >= $4
                    AND statistics.time < $2
-                 ORDER BY source.terminal_id, statistics.time DESC, statistics.seq DESC
+             ), base AS (
+                 SELECT terminal_id, least({}) AS since
+                 FROM before
+                 GROUP BY terminal_id
              )
-             SELECT * FROM base
+             SELECT before.*
+             FROM before
+             JOIN base USING (terminal_id)
+             WHERE before.time >= base.since
              UNION ALL
              SELECT statistics.*, source.terminal_id
              FROM statistics
@@ -60,7 +75,8 @@ impl Database {
              WHERE statistics.elevator_id = $1
                AND statistics.time >= $2
                AND statistics.time < $3",
-        )
+            newest.join(", ")
+        )))
         .bind(elevator.0)
         .bind(from.to_utc())
         .bind(to.to_utc())
@@ -76,7 +92,7 @@ impl Database {
             let terminal_id =
                 TerminalId::new(&terminal).map_err(|error| StoreError::Corrupt(error.to_string()))?;
             let named = |segment| TerminalSegment { terminal_id: terminal_id.clone(), segment };
-            found.extend(segments(samples).into_iter().map(named));
+            found.extend(segments_since(samples, from).into_iter().map(named));
         }
         let totals = total(found.iter().map(|one| &one.segment));
         Ok(StatisticsTotals { totals, segments: found })

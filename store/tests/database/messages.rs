@@ -69,6 +69,60 @@ async fn counters_add_up_over_resets_replaced_terminals_and_late_arrivals() {
     assert_eq!(runs(&database, 0, 60).await.0, 70);
 }
 
+/// A counter in a message of its own, numbered by the minute.
+fn alone(elevator: i64, minute: i64, counter: Counter, value: i64) -> Item {
+    let time = at_ms(minute * 60_000);
+    let counters = [(counter, value)].into_iter().collect();
+    let message = Statistics { boot: BootId(7), sent: Some(time), seq: Seq(minute), time, counters };
+    said(elevator, &format!("t{elevator}"), minute, time, Message::Statistics(message))
+}
+
+/// Energy and runs from minute to minute.
+async fn counted_in(database: &Database, elevator: i64, from: i64, to: i64) -> (i64, i64) {
+    let (from, to) = (at_ms(from * 60_000), at_ms(to * 60_000));
+    let found = database.statistics_totals(ElevatorId(elevator), from, to).await.unwrap().totals;
+    (found.get(Counter::EnergyWh).unwrap_or(0), found.get(Counter::RunCount).unwrap_or(0))
+}
+
+#[tokio::test]
+async fn counters_in_messages_of_their_own_grow_from_their_own_last_sample() {
+    use Counter::{EnergyWh, RunCount};
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut writer = writer(&database);
+    let sent = [
+        alone(1, 1, EnergyWh, 500),
+        alone(1, 2, RunCount, 10),
+        alone(1, 4, RunCount, 12),
+        alone(1, 5, EnergyWh, 1_000),
+        alone(1, 6, RunCount, 20),
+    ];
+    writer.commit(&sent).await.unwrap();
+    assert_eq!(counted_in(&database, 1, 3, 60).await, (500, 10), "from the last of each before");
+    assert_eq!(counted_in(&database, 1, 0, 3).await, (0, 0));
+    // What comes late parts a step in two.
+    writer.commit(&[alone(1, 3, EnergyWh, 900)]).await.unwrap();
+    for cut in 0..8 {
+        let (early, late) = (counted_in(&database, 1, 0, cut).await, counted_in(&database, 1, cut, 60).await);
+        assert_eq!((early.0 + late.0, early.1 + late.1), (500, 10), "cut at {cut}: {early:?} and {late:?}");
+    }
+    assert_eq!(counted_in(&database, 1, 4, 60).await, (100, 10));
+
+    // A reset that only one counter shows ends what the other had counted too.
+    let sent = [
+        alone(2, 1, EnergyWh, 500),
+        alone(2, 2, RunCount, 10),
+        alone(2, 3, RunCount, 3),
+        alone(2, 5, EnergyWh, 700),
+        alone(2, 6, RunCount, 5),
+    ];
+    writer.commit(&sent).await.unwrap();
+    for cut in 0..8 {
+        let (early, late) = (counted_in(&database, 2, 0, cut).await, counted_in(&database, 2, cut, 60).await);
+        assert_eq!((early.0 + late.0, early.1 + late.1), (0, 2), "cut at {cut}: {early:?} and {late:?}");
+    }
+}
+
 #[tokio::test]
 async fn counters_with_an_impossible_time_go_to_quarantine() {
     let test = TestDatabase::new().await;
