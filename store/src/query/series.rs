@@ -282,11 +282,23 @@ impl ElevatorSeries {
         self.fields.iter().map(|field| of(*field)).collect::<Vec<_>>().join(", ")
     }
 
-    /// Readings, numbered in the order of time. `afresh`: what it leaves out is unknown. Events take numbers of
-    /// the same sequence, so they stand among the readings when holes are looked for.
+    /// Readings, numbered in the order of time. `afresh`: what it leaves out is unknown. Events and statistics take
+    /// numbers of the same sequence, so they stand among the readings when holes are looked for; a hole before one of them, or a boot that begins
+    /// with one, is that of the next reading.
     fn readings(&self) -> String {
         let columns = self.columns(|field| field.name().to_owned());
         let nulls = self.columns(|_| "NULL".to_owned());
+        let others = ["fault", "statistics"].map(|table| {
+            format!(
+                "UNION ALL
+                 SELECT time, seq, source, NULL, {nulls}
+                 FROM {table}
+                 WHERE elevator_id = $1
+                   AND time >= $4
+                   AND time < $3"
+            )
+        });
+        let others = others.join("\n");
         format!(
             "heard AS (
                  SELECT time, seq, source, sent_mask, {columns}
@@ -294,22 +306,21 @@ impl ElevatorSeries {
                  WHERE elevator_id = $1
                    AND time >= $4
                    AND time < $3
-                 UNION ALL
-                 SELECT time, seq, source, NULL, {nulls}
-                 FROM fault
-                 WHERE elevator_id = $1
-                   AND time >= $4
-                   AND time < $3
+                 {others}
              ), numbered AS (
                  SELECT *,
                      row_number() OVER (ORDER BY time, seq, source) AS no,
                      seq >= 0 AND seq - lag(seq) OVER (PARTITION BY source, seq >= 0 ORDER BY seq) > 1 AS hole
                  FROM heard
              ), placed AS (
-                 SELECT *, hole OR (no > 1 AND no = min(no) OVER (PARTITION BY source)) AS afresh
+                 SELECT *,
+                     count(*) FILTER (WHERE hole) OVER (PARTITION BY source, seq >= 0 ORDER BY seq) AS holes,
+                     min(no) OVER (PARTITION BY source) > 1 AS booted
                  FROM numbered
              ), reading AS MATERIALIZED (
-                 SELECT *
+                 SELECT *,
+                     holes > lag(holes, 1, 0::int8) OVER (PARTITION BY source, seq >= 0 ORDER BY seq)
+                     OR (booted AND no = min(no) OVER (PARTITION BY source)) AS afresh
                  FROM placed
                  WHERE sent_mask IS NOT NULL
              )"

@@ -1,4 +1,4 @@
-use domain::{Code, EventBatch, EventState, FaultEvent};
+use domain::{Code, Counter, EventBatch, EventState, FaultEvent, Statistics};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
@@ -79,6 +79,48 @@ async fn what_a_new_boot_or_a_hole_leaves_out_is_unknown() {
     let series = queries.elevator_series(&question(100, 10)).await.unwrap();
     let expected = [(10, Some(1)), (40, None), (45, Some(2)), (50, None), (60, Some(3))];
     assert_eq!(values(&series), expected);
+    queries.close().await;
+}
+
+/// Counters of elevator 1, a message of their own.
+fn counters(boot: u32, seq: i64, at: u64) -> Item {
+    let counters = [(Counter::RunCount, seq)].into_iter().collect();
+    let time = second(at);
+    let statistics = Statistics { boot: BootId(boot), sent: Some(time), seq: Seq(seq), time, counters };
+    Item::Message(Incoming {
+        elevator_id: ElevatorId(1),
+        terminal_id: TerminalId::new("t-1").unwrap(),
+        arrival: Arrival { no: ArrivalNo(time.micros()), at: time },
+        message: Arc::new(Message::Statistics(statistics)),
+    })
+}
+
+#[tokio::test]
+async fn statistics_make_no_hole_and_hide_none() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let height = |seq, at, height| at_height(seq, second(at), height);
+    let first = vec![
+        height(1, 10, Field::Known(1)),
+        // 2 and 3 were counters.
+        height(4, 20, Field::Absent),
+        height(5, 30, Field::Known(2)),
+        // 6 is missing, 7 were counters.
+        height(8, 40, Field::Absent),
+        height(9, 50, Field::Known(3)),
+    ];
+    // Its first were counters.
+    let rebooted = vec![height(2, 60, Field::Absent), height(3, 70, Field::Absent)];
+    let counted = [counters(1, 2, 12), counters(1, 3, 14), counters(1, 7, 35), counters(2, 1, 55)];
+    store(&database, &[&[incoming(1, 1, first), incoming(1, 2, rebooted)], &counted[..]].concat()).await;
+    let queries = queries(&database);
+    let series = queries.elevator_series(&question(100, 10)).await.unwrap();
+    let expected = [(10, Some(1)), (30, Some(2)), (40, None), (50, Some(3)), (60, None)];
+    assert_eq!(values(&series), expected);
+    // A stretch that begins with counters says nothing of what was before.
+    let later = ElevatorSeries { from: second(800), to: second(900), ..question(0, 10) };
+    store(&database, &[counters(3, 1, 795), incoming(1, 3, vec![height(2, 810, Field::Absent)])]).await;
+    assert!(values(&queries.elevator_series(&later).await.unwrap()).is_empty());
     queries.close().await;
 }
 
