@@ -95,6 +95,8 @@ struct Island {
     rows: i64,
     rows_in_period: i64,
     arrived: Timestamp,
+    /// The lowest number of a row that is too young for retention.
+    young: Option<i64>,
 }
 
 /// A source by name.
@@ -218,11 +220,7 @@ impl<'a> Auditor<'a> {
 
     /// Condition on the time of arrival.
     fn within_period(&self) -> String {
-        let bound = |sign: &str, at: Option<Timestamp>| {
-            at.map(|at| {
-                format!("arrived {sign} timestamptz 'epoch' + {} * interval '1 microsecond'", at.micros())
-            })
-        };
+        let bound = |sign: &str, at: Option<Timestamp>| at.map(|at| format!("arrived {sign} {}", moment(at)));
         let bounds: Vec<String> =
             [bound(">=", self.scope.from), bound("<", self.scope.to)].into_iter().flatten().collect();
         if bounds.is_empty() { "true".to_owned() } else { bounds.join(" AND ") }
@@ -271,20 +269,25 @@ impl<'a> Auditor<'a> {
     /// Numbers that follow each other, by source.
     fn islands(&self) -> String {
         let scope = self.within_scope();
+        let young = self.by.young_since().map_or("false".to_owned(), |at| format!("time >= {}", moment(at)));
         let numbers: Vec<String> = NUMBERED
             .iter()
             .map(|table| {
                 format!(
-                    "SELECT source, seq, arrived FROM {table} WHERE {scope} AND seq > 0 AND seq < {}",
+                    "SELECT source, seq, arrived, {young} AS young
+                     FROM {table}
+                     WHERE {scope} AND seq > 0 AND seq < {}",
                     i64::MAX
                 )
             })
             .collect();
         format!(
             "SELECT source, min(seq) AS seq_from, max(seq) AS seq_to, count(*) AS rows,
-                    count(*) FILTER (WHERE {}) AS rows_in_period, min(arrived) AS arrived
+                    count(*) FILTER (WHERE {}) AS rows_in_period, min(arrived) AS arrived,
+                    min(seq) FILTER (WHERE young) AS young
              FROM (
-                 SELECT source, seq, arrived, seq - dense_rank() OVER (PARTITION BY source ORDER BY seq) AS island
+                 SELECT source, seq, arrived, young,
+                        seq - dense_rank() OVER (PARTITION BY source ORDER BY seq) AS island
                  FROM ({}) AS numbers
              ) AS marked
              GROUP BY source, island
@@ -344,6 +347,7 @@ impl<'a> Auditor<'a> {
                     rows: row.try_get("rows")?,
                     rows_in_period: row.try_get("rows_in_period")?,
                     arrived: row.try_get::<OffsetDateTime, _>("arrived")?.into(),
+                    young: row.try_get("young")?,
                 });
             }
         }
@@ -360,6 +364,8 @@ impl<'a> Auditor<'a> {
             let Some(book) = books.get_mut(&island.source) else { continue };
             book.stored.insert(island.from, island.to);
             book.arrived.push(island.arrived);
+            // They come in the order of their numbers.
+            book.young = book.young.or(island.young);
             *in_period.entry(island.source).or_default() += island.rows_in_period;
             let surplus = (island.rows - (island.to - island.from + 1)).max(0).unsigned_abs();
             if surplus > 0 {
@@ -442,4 +448,9 @@ impl<'a> Auditor<'a> {
             self.mends.push(Mend { source, add: verdict.behind, remove: verdict.ahead });
         }
     }
+}
+
+/// In words of SQL.
+fn moment(at: Timestamp) -> String {
+    format!("timestamptz 'epoch' + {} * interval '1 microsecond'", at.micros())
 }

@@ -26,7 +26,16 @@ pub(crate) struct Yardstick {
     pub(crate) kept_since: Option<Timestamp>,
 }
 
+/// A terminal's clock that is set back gives a higher number an earlier time; by so much it may, within a boot,
+/// before rows that retention deleted look as if somebody had taken them. A profile's zone corrected is 8 hours.
+const SET_BACK_MAX: Duration = Duration::from_hours(24);
+
 impl Yardstick {
+    /// Rows with a device time from this on are not deleted by retention, nor is what was numbered after them.
+    pub(crate) fn young_since(&self) -> Option<Timestamp> {
+        self.kept_since.map(|kept| kept.plus(SET_BACK_MAX))
+    }
+
     pub(crate) fn covers(&self, at: Timestamp) -> bool {
         self.from.is_none_or(|from| from <= at) && self.to.is_none_or(|to| at < to)
     }
@@ -50,6 +59,8 @@ pub(crate) struct Books {
     pub(crate) claimed: SeqRanges,
     /// Least device time of its rows, as the ledger knows.
     pub(crate) time_first: Option<Timestamp>,
+    /// The lowest number of a row that is too young to be deleted, see [`Yardstick::young_since`].
+    pub(crate) young: Option<i64>,
     /// Gaps with the time they were noted.
     pub(crate) noted: Vec<(i64, i64, Timestamp)>,
 }
@@ -105,9 +116,8 @@ impl Books {
         let mut accounted = self.stored.clone();
         accounted.extend(&self.quarantined);
         let ghosts = self.claimed.minus(&accounted).minus(&self.discarded);
-        let reached = self.time_first.zip(by.kept_since).is_some_and(|(first, kept)| first < kept);
-        let (deleted, ahead) =
-            if reached { (ghosts, SeqRanges::default()) } else { (SeqRanges::default(), ghosts) };
+        let deleted = ghosts.and(&self.reached(by));
+        let ahead = ghosts.minus(&deleted);
 
         let mut known = accounted.clone();
         known.extend(&self.dropped);
@@ -158,6 +168,17 @@ impl Books {
             behind: accounted.minus(&self.claimed),
             ahead,
             coarse: self.claimed.as_slice().len() >= RANGES_MAX,
+        }
+    }
+
+    /// Numbers whose rows retention can have deleted: of a source that reaches back so far, those below the first
+    /// that is too young. Numbers grow with time, so what comes after that is younger still.
+    fn reached(&self, by: &Yardstick) -> SeqRanges {
+        match self.time_first.zip(by.kept_since) {
+            Some((first, kept)) if first < kept => {
+                SeqRanges::range(1, self.young.map_or(i64::MAX, |young| young - 1))
+            }
+            _ => SeqRanges::default(),
         }
     }
 
@@ -246,6 +267,29 @@ mod tests {
         assert_eq!((young.deleted, young.ahead), (SeqRanges::default(), set(&[(1, 49)])));
     }
 
+    #[test]
+    fn retention_explains_nothing_that_was_numbered_after_a_young_row() {
+        let by = Yardstick { kept_since: Some(at(100)), ..yardstick() };
+        let mut books = Books {
+            stored: set(&[(10, 14), (16, 18), (30, 40)]),
+            arrived: vec![at(1), at(2), at(900)],
+            claimed: set(&[(1, 50)]),
+            time_first: Some(at(10)),
+            young: Some(30),
+            ..Books::default()
+        };
+        let verdict = books.judge(&by);
+        assert_eq!((verdict.deleted, verdict.ahead), (set(&[(1, 9), (15, 15), (19, 29)]), set(&[(41, 50)])));
+        // All that is left is old.
+        books.young = None;
+        let verdict = books.judge(&by);
+        assert_eq!((verdict.deleted.count(), verdict.ahead), (31, SeqRanges::default()));
+        // Nothing is left at all.
+        let gone = Books { stored: SeqRanges::default(), arrived: Vec::new(), ..books };
+        let verdict = gone.judge(&by);
+        assert_eq!((verdict.deleted, verdict.ahead), (set(&[(1, 50)]), SeqRanges::default()));
+    }
+
     fn some() -> impl Strategy<Value = SeqRanges> {
         prop::collection::vec((1_i64..60, 0_i64..6), 0..8)
             .prop_map(|list| list.into_iter().map(|(from, len)| (from, from + len)).collect())
@@ -255,12 +299,13 @@ mod tests {
         #[test]
         fn nothing_between_first_and_last_is_left_without_a_word(
             stored in some(), quarantined in some(), dropped in some(), discarded in some(), claimed in some(),
-            told in prop::option::of(1_i64..80), reached in any::<bool>(),
+            told in prop::option::of(1_i64..80), reached in any::<bool>(), young in prop::option::of(1_i64..80),
         ) {
             let books = Books {
                 arrived: stored.as_slice().iter().map(|range| at(range.0)).collect(),
                 time_first: reached.then_some(at(0)),
                 told: told.map(|seq| (seq, at(0))),
+                young,
                 stored, quarantined, dropped, discarded, claimed,
                 ..Books::default()
             };

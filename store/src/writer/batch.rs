@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use domain::limits::{self, Admission, admit};
-use domain::{ElevatorId, Message, SourceId, Timestamp};
+use domain::{ElevatorId, Message, Seq, SourceId, Timestamp};
 
 use super::{CommitReport, Incoming, Item};
 use crate::ledger::Note;
 use crate::quarantine::{QuarantineEntry, QuarantineReason};
 use crate::rows::{FaultRow, Origin, ReadingRow, Row, StatisticsRow};
 use crate::source::Sources;
-use crate::{StoreError, rollup};
+use crate::{SeqRanges, StoreError, rollup};
 
 /// The rows of a batch, in the order of arrival.
 #[derive(Debug, Default)]
@@ -83,10 +83,12 @@ impl<'a> Batch<'a> {
             Message::Telemetry(telemetry) => {
                 for (item, reading) in (0_i16..).zip(&telemetry.readings) {
                     let row = ReadingRow { origin, item, reading };
-                    self.note.row(source, elevator, reading.seq, reading.time);
                     match refusal(reading.time, arrived, retention) {
-                        None => self.readings.push(row),
-                        Some((reason, detail)) => self.quarantine.push(row.quarantined(reason, detail)),
+                        None => {
+                            self.note.row(source, elevator, reading.seq, reading.time);
+                            self.readings.push(row);
+                        }
+                        Some(why) => self.keep(source, &row, reading.seq, why),
                     }
                 }
                 if let Some((one, other)) = telemetry.dropped {
@@ -105,10 +107,12 @@ impl<'a> Batch<'a> {
             Message::Event(events) => {
                 for (item, event) in (0_i16..).zip(&events.events) {
                     let row = FaultRow::event(origin, item, event);
-                    self.note.row(source, elevator, event.seq, event.time);
                     match refusal(event.time, arrived, retention) {
-                        None => self.faults.push(row),
-                        Some((reason, detail)) => self.quarantine.push(row.quarantined(reason, detail)),
+                        None => {
+                            self.note.row(source, elevator, event.seq, event.time);
+                            self.faults.push(row);
+                        }
+                        Some(why) => self.keep(source, &row, event.seq, why),
                     }
                 }
                 if let Some(active) = &events.active {
@@ -117,14 +121,22 @@ impl<'a> Batch<'a> {
                 }
             }
             Message::Statistics(statistics) => {
-                self.note.row(source, elevator, statistics.seq, statistics.time);
                 let row = StatisticsRow { origin, statistics };
                 match refusal(statistics.time, arrived, retention) {
-                    None => self.statistics.push(row),
-                    Some((reason, detail)) => self.quarantine.push(row.quarantined(reason, detail)),
+                    None => {
+                        self.note.row(source, elevator, statistics.seq, statistics.time);
+                        self.statistics.push(row);
+                    }
+                    Some(why) => self.keep(source, &row, statistics.seq, why),
                 }
             }
         }
+    }
+
+    /// In quarantine. The ledger has its number but not its time, which is none of a row that retention deletes.
+    fn keep<R: Row>(&mut self, source: SourceId, row: &R, seq: Seq, why: (QuarantineReason, String)) {
+        self.note.quarantined(source, &SeqRanges::range(seq.0, seq.0));
+        self.quarantine.push(row.quarantined(why.0, why.1));
     }
 }
 

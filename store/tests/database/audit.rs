@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{ArrivalNo, BootId, Message, Reading, TelemetryBatch};
+use domain::{
+    ArrivalNo, BootId, Code, Counter, EventBatch, EventState, FaultEvent, Message, Reading, Seq, Statistics,
+    TelemetryBatch,
+};
 use store::testing::TestDatabase;
 use store::{
     AuditReport, AuditScope, Database, GapOutcome, Item, Kept, Ledger, LedgerMetrics, Retention, StoreConfig,
@@ -166,6 +169,94 @@ async fn what_retention_took_from_quarantine_is_no_loss() {
     let report = auditor.ledger_audit(&AuditScope::default(), at, None).await.unwrap();
     assert_eq!((report.verdict, report.deleted_by_retention), ("ok", 1));
     assert_eq!(report.kept_since, Some(noon().plus(DAY)));
+}
+
+/// Retention has deleted readings up to this time.
+async fn marked(database: &Database, floor: &str) {
+    sqlx::query(
+        "INSERT INTO retention_mark (table_name, area, floor)
+         VALUES ('telemetry', -1, $1::text::timestamptz)",
+    )
+    .bind(floor)
+    .execute(database.pool())
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn what_is_in_quarantine_does_not_make_a_boot_old() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let epoch = "1970-01-01T00:00:00Z".parse().unwrap();
+    let mut old = reading(1);
+    old.time = epoch;
+    let event = |seq, time| {
+        let code = Code::canonical("power_off").unwrap();
+        FaultEvent { seq: Seq(seq), time, code, state: EventState::Once }
+    };
+    let said = vec![event(1, epoch), event(2, at_ms(200)), event(3, at_ms(300))];
+    let said = EventBatch { boot: BootId(7), sent: None, events: said, active: None };
+    let counted = |seq, time| {
+        let counters = [(Counter::RunCount, seq)].into_iter().collect();
+        let message = Statistics { boot: BootId(7), sent: None, seq: Seq(seq), time, counters };
+        item(3, 10 + seq, Message::Statistics(message))
+    };
+    let batch = vec![
+        telemetry(1, 1, vec![old, reading(2), reading(3)]),
+        events(2, 2, said),
+        counted(1, epoch),
+        counted(2, at_ms(200)),
+        counted(3, at_ms(300)),
+    ];
+    serve(&database, batch).await;
+    marked(&database, "2026-06-01T00:00:00Z").await;
+    let young = "SELECT count(*)
+                 FROM sequence_ledger
+                 WHERE accounted = '{[1,4)}' AND time_first > '2026-11-22T12:00:00Z'";
+    assert_eq!(count(&database, young).await, 3);
+    assert_eq!(audit(&database, &AuditScope::default()).await.verdict, "ok");
+    // Somebody takes the first row of each.
+    execute(&database, "DELETE FROM telemetry WHERE seq = 2").await;
+    execute(&database, "DELETE FROM fault WHERE seq = 2").await;
+    execute(&database, "DELETE FROM statistics WHERE seq = 2").await;
+    let report = audit(&database, &AuditScope::default()).await;
+    assert_eq!((report.verdict, report.ledger_ahead, report.deleted_by_retention), ("unaccounted", 3, 0));
+}
+
+#[tokio::test]
+async fn only_what_retention_can_have_reached_counts_as_deleted() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    marked(&database, "2026-11-12T13:00:00Z").await;
+    // Readings of a day long ago, numbered from 1, and of noon, numbered from 11; each arrived when it was made.
+    let batch = |elevator: i64, no: i64, old: bool| {
+        let (seqs, age) = if old { (1..=10, 12 * DAY) } else { (11..=20, Duration::ZERO) };
+        let readings = seqs.map(|seq| {
+            let mut reading = reading(seq);
+            reading.time = at_ms(seq * 100).minus(age);
+            reading
+        });
+        let Item::Message(mut incoming) = telemetry(elevator, no, readings.collect()) else { panic!() };
+        incoming.arrival.at = at_ms(60_000).minus(age);
+        Item::Message(incoming)
+    };
+    // 1 has both, 2 only old ones, 3 only young ones.
+    serve(&database, vec![batch(1, 1, true), batch(1, 2, false), batch(2, 3, true), batch(3, 4, false)])
+        .await;
+    assert_eq!(audit(&database, &AuditScope::default()).await.verdict, "ok");
+    let of = async |name: &str| {
+        let scope = AuditScope { terminals: vec![terminal(name)], ..AuditScope::default() };
+        let report = audit(&database, &scope).await;
+        (report.verdict, report.deleted_by_retention, report.ledger_ahead, report.unaccounted)
+    };
+    execute(&database, "DELETE FROM telemetry WHERE elevator_id = 1 AND seq IN (5, 9, 10)").await;
+    execute(&database, "DELETE FROM telemetry WHERE elevator_id IN (2, 3)").await;
+    assert_eq!(of("t1").await, ("ok", 3, 0, 0));
+    assert_eq!(of("t2").await, ("ok", 10, 0, 0), "nothing is left of it");
+    assert_eq!(of("t3").await, ("ledger_ahead", 0, 10, 0), "it was never old");
+    // Beside rows that are too young to be deleted somebody took some.
+    execute(&database, "DELETE FROM telemetry WHERE elevator_id = 1 AND seq IN (15, 20)").await;
+    assert_eq!(of("t1").await, ("unaccounted", 3, 2, 1));
 }
 
 #[tokio::test]
