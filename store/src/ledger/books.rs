@@ -61,12 +61,9 @@ pub(crate) async fn side_books(
         if by_operator { &mut book.discarded } else { &mut book.dropped }.insert(from, to);
     }
     let told = sqlx::query(
-        "SELECT before.source, told.seq_last, told.noted
-         FROM sequence_told AS told
-         JOIN source AS own USING (source)
-         CROSS JOIN LATERAL source_before(told.source) AS before (source)
-         WHERE own.terminal_id IN (SELECT terminal_id FROM source WHERE source = ANY ($1))
-           AND before.source = ANY ($1)",
+        "SELECT own.source, told.seq_last, told.noted
+         FROM unnest($1::int4[]) AS own (source)
+         CROSS JOIN LATERAL source_told(own.source) AS told",
     )
     .bind(ids)
     .fetch_all(&mut *connection)

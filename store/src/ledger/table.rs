@@ -141,10 +141,16 @@ pub(crate) async fn catch_up(database: &Database, at: Timestamp) -> Result<Writt
     .fetch_all(&mut *transaction)
     .await?;
     let runs: Vec<Run> = quarantined.iter().map(run).collect::<Result<_, _>>()?;
+    // The last are those of which nothing is told any more: of a boot between that nobody had heard of.
     let said: Vec<i32> = sqlx::query_scalar(
         "SELECT source FROM sequence_told
          UNION
-         SELECT source FROM sequence_dropped",
+         SELECT source FROM sequence_dropped
+         UNION
+         SELECT source
+         FROM sequence_ledger AS ledger
+         WHERE ledger.told IS NOT NULL
+           AND NOT EXISTS (SELECT FROM source_told(ledger.source))",
     )
     .fetch_all(&mut *transaction)
     .await?;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use domain::{ArrivalNo, BootId, Message, Seq, TelemetryBatch};
 use store::testing::TestDatabase;
-use store::{Database, Item, Ledger, LedgerMetrics, QuarantineEntry, QuarantineReason, SeqRanges};
+use store::{
+    AuditScope, Database, Item, Ledger, LedgerMetrics, QuarantineEntry, QuarantineReason, SeqRanges,
+};
 
 use crate::common::*;
 
@@ -25,6 +27,23 @@ async fn serve(database: &Database, batches: &[Vec<Item>]) -> Arc<LedgerMetrics>
 /// A crash: rows are committed, the ledger hears nothing.
 async fn crash(database: &Database, batch: &[Item]) {
     writer(database).commit(batch).await.unwrap();
+}
+
+/// A start that has nothing to do but to catch up.
+async fn start(database: &Database) -> Arc<LedgerMetrics> {
+    let metrics = Arc::new(LedgerMetrics::default());
+    let mut ledger = Ledger::new(database, ArrivalNo(10), metrics.clone());
+    let idle = writer(database).with_ledger(ledger.notes());
+    let task = tokio::spawn(ledger.run());
+    // The first write of a start catches up; here it is waited for.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while metrics.writes.get() == 0 {
+        assert!(std::time::Instant::now() < deadline, "{metrics:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    drop(idle);
+    task.await.unwrap();
+    metrics
 }
 
 async fn accounted(database: &Database, terminal: &str, boot: i64) -> String {
@@ -98,6 +117,61 @@ async fn a_tail_that_was_never_sent_is_a_gap_of_the_boot_before() {
     assert_eq!(gaps(&database).await, ["3-3 open", "4-5 filled tail"]);
 }
 
+/// Gaps with their boots: `8 4-500 open tail`.
+async fn gaps_of_boots(database: &Database) -> Vec<String> {
+    sqlx::query_scalar(
+        "SELECT format('%s %s-%s %s%s', boot, seq_from, seq_to, outcome, CASE WHEN tail THEN ' tail' ELSE '' END)
+         FROM sequence_gap
+         JOIN source USING (source)
+         ORDER BY boot, seq_from",
+    )
+    .fetch_all(database.pool())
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_tail_moves_to_the_boot_between_that_arrives_late() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    serve(&database, &[vec![boot(7, &[1, 2], None, None, 1)]]).await;
+    serve(&database, &[vec![boot(9, &[1], Some(500), None, 2)]]).await;
+    assert_eq!(gaps_of_boots(&database).await, ["7 3-500 open tail"], "nobody has heard of 8");
+    // The outbox survived: first of 8, then the end of 7.
+    serve(&database, &[vec![boot(8, &[1, 2, 3], Some(4), None, 3)]]).await;
+    assert_eq!(gaps_of_boots(&database).await, ["7 3-4 open tail", "8 4-500 open tail"]);
+    serve(&database, &[vec![boot(7, &[3, 4], None, None, 4)]]).await;
+    assert_eq!(gaps_of_boots(&database).await, ["7 3-4 filled tail", "8 4-500 open tail"]);
+    let report = database.ledger_audit(&AuditScope::default(), at_ms(3_600_000), None).await.unwrap();
+    assert_eq!((report.unaccounted, report.filled_late), (497, 2), "what moved was not filled");
+}
+
+#[tokio::test]
+async fn a_tail_moves_too_when_its_boot_said_nothing_of_the_one_before() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    serve(&database, &[vec![boot(7, &[1, 2], None, None, 1)]]).await;
+    serve(&database, &[vec![boot(9, &[1], Some(5), None, 2)]]).await;
+    serve(&database, &[vec![boot(8, &[1], None, None, 3)]]).await;
+    assert_eq!(gaps_of_boots(&database).await, ["8 2-5 open tail"]);
+    assert_eq!(count(&database, "SELECT count(*) FROM sequence_ledger WHERE told IS NOT NULL").await, 1);
+    // What an earlier version has left wrong is put right by the next start.
+    for wrong in [
+        "UPDATE sequence_ledger SET told = 5, missing = '{[3,6)}'
+         WHERE source IN (SELECT source FROM source WHERE boot = 7)",
+        "INSERT INTO sequence_gap (source, seq_from, seq_to, noted, tail, outcome)
+         SELECT source, 3, 5, now(), true, 'open' FROM source WHERE boot = 7",
+    ] {
+        sqlx::query(wrong).execute(database.pool()).await.unwrap();
+    }
+    let metrics = start(&database).await;
+    assert_eq!(gaps_of_boots(&database).await, ["8 2-5 open tail"]);
+    assert_eq!(
+        (metrics.gaps_open.get(), metrics.numbers_missing.get(), metrics.numbers_filled.get()),
+        (1, 4, 0)
+    );
+}
+
 #[tokio::test]
 async fn quarantined_numbers_are_accounted_for() {
     let test = TestDatabase::new().await;
@@ -127,18 +201,7 @@ async fn after_a_crash_the_ledger_catches_up_from_the_rows() {
     future.time = at_ms(3_600_000);
     crash(&database, &[boot(7, &[4, 5], None, None, 2), telemetry(1, 3, vec![future])]).await;
     crash(&database, &[boot(8, &[1], Some(9), None, 4), telemetry(2, 5, vec![reading(1)])]).await;
-    let metrics = Arc::new(LedgerMetrics::default());
-    let mut ledger = Ledger::new(&database, ArrivalNo(10), metrics.clone());
-    let idle = writer(&database).with_ledger(ledger.notes());
-    let task = tokio::spawn(ledger.run());
-    // The first write of a start catches up; here it is waited for.
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while metrics.writes.get() == 0 {
-        assert!(std::time::Instant::now() < deadline, "{metrics:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
-    drop(idle);
-    task.await.unwrap();
+    let metrics = start(&database).await;
     assert_eq!(accounted(&database, "t1", 7).await, "{[1,3),[4,7)}");
     assert_eq!(accounted(&database, "t2", 7).await, "{[1,2)}");
     assert_eq!(gaps(&database).await, ["3-3 open", "7-9 open tail"]);
