@@ -19,6 +19,8 @@ mod note;
 mod ranges;
 mod report;
 mod table;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 use std::sync::Arc;
@@ -340,23 +342,4 @@ fn settle(outcome: Outcome, waiting: &mut Waiting, metrics: &LedgerMetrics) -> b
 
 fn now() -> Timestamp {
     time::OffsetDateTime::now_utc().into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The ledger stayed behind for two minutes after it had waited 2.3 s for a connection.
-    #[test]
-    fn a_write_that_waited_for_the_database_is_not_followed_by_minutes() {
-        let pause = |took, written| {
-            let outcome = Outcome { took, caught_up: false, unwritten: None, written };
-            outcome.pause()
-        };
-        let good = || Ok((Written::default(), None));
-        assert_eq!(pause(Duration::from_millis(2), good()), PAUSE);
-        assert_eq!(pause(Duration::from_millis(100), good()), Duration::from_secs(5));
-        assert_eq!(pause(Duration::from_millis(2_300), good()), PAUSE_MAX);
-        assert_eq!(pause(Duration::from_secs(5), Err(StoreError::Corrupt("away".into()))), PAUSE);
-    }
 }

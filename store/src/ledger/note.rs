@@ -11,7 +11,7 @@ use super::ranges::SeqRanges;
 pub(crate) const RANGES_MAX: usize = 64;
 /// Sources whose numbers wait to be written, about 150 bytes each. Full: all are forgotten, and the ledger
 /// catches up from the rows.
-const WAITING_MAX: usize = 500_000;
+pub(super) const WAITING_MAX: usize = 500_000;
 
 /// The numbers of a message that are its terminal's own.
 pub fn message_numbers(message: &Message) -> SeqRanges {

@@ -10,6 +10,7 @@ mod maintenance;
 mod messages;
 mod presence;
 mod recovery;
+mod remounted;
 mod retention;
 mod rollup;
 mod schema;
