@@ -38,6 +38,10 @@ pub const COUNTER_MAX: i64 = 1_000_000_000_000;
 /// Age and skew kept, in ms: larger ones are stored as this bound (24 days).
 pub const SKEW_MS_ABS_MAX: i64 = 2_000_000_000;
 
+/// New boots of one terminal within 24 hours; what comes under more goes to quarantine as `too_many_boots`. Each is kept
+/// for ever, as part of the keys of its rows. A terminal that restarts every minute makes 1,440.
+pub const BOOTS_PER_DAY_MAX: u32 = 1_500;
+
 /// Shown as offline after so long without a sign of life (DOMAIN.md 6).
 pub const OFFLINE_AFTER: Duration = Duration::from_mins(3);
 /// A viewer renews it; without that the terminal falls back to its own rate, to save traffic (DOMAIN.md 6).

@@ -145,6 +145,9 @@ fn way_out(entry: &QuarantineRecord) -> String {
         "key_conflict" => format!(
             "another row with its number and time is stored: compare them, and liftwatch quarantine drop {id} --yes"
         ),
+        "too_many_boots" => format!(
+            "its terminal restarts too often, or names a new boot with each message: mend it, and a day later: {retry}"
+        ),
         "refused" if entry.topic.is_empty() => {
             "it is kept as text only: read it, mend the database, and enter it by hand".to_owned()
         }

@@ -29,6 +29,8 @@ pub enum QuarantineReason {
     KeyConflict,
     /// The database refuses the row: our decoding let something through.
     Refused,
+    /// Its terminal has begun more boots within a day than are kept.
+    TooManyBoots,
 }
 
 impl QuarantineReason {
@@ -42,6 +44,7 @@ impl QuarantineReason {
         Self::Future,
         Self::KeyConflict,
         Self::Refused,
+        Self::TooManyBoots,
     ];
 
     /// Its name everywhere: SQL, metrics, pages.
@@ -55,6 +58,7 @@ impl QuarantineReason {
             Self::Future => "future",
             Self::KeyConflict => "key_conflict",
             Self::Refused => "refused",
+            Self::TooManyBoots => "too_many_boots",
         }
     }
 }

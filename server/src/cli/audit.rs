@@ -46,7 +46,7 @@ pub(crate) enum QuarantineCommand {
     /// List entries, the newest first
     List {
         /// Only for this reason: undecodable, too_large, unknown_topic, unknown_terminal, too_old, future,
-        /// key_conflict, refused
+        /// key_conflict, refused, too_many_boots
         #[arg(long)]
         reason: Option<String>,
         /// Only of this terminal

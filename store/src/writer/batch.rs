@@ -57,8 +57,14 @@ impl<'a> Batch<'a> {
                     batch.quarantine.push((**entry).clone());
                 }
                 Item::Message(incoming) => {
+                    let (terminal, boot) = (&incoming.terminal_id, incoming.message.boot());
+                    if sources.is_refused(terminal, boot) {
+                        batch.note.arrival_no = batch.note.arrival_no.max(incoming.arrival.no);
+                        batch.quarantine.extend(too_many_boots(incoming));
+                        continue;
+                    }
                     let source = sources
-                        .get(&incoming.terminal_id, incoming.message.boot())
+                        .get(terminal, boot)
                         .ok_or_else(|| StoreError::Corrupt("a source without a number".to_owned()))?;
                     batch.take(incoming, source, retention);
                 }
@@ -140,19 +146,27 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Every row of a message that the database refuses as a whole, as it is kept in quarantine. Without number of a
-/// source: entries go by terminal and boot.
+/// Every row of a message that the database refuses as a whole, as it is kept in quarantine.
 pub(super) fn refused(incoming: &Incoming, detail: &str) -> Vec<QuarantineEntry> {
-    fn entries<'r, R: Row>(rows: &'r [R], detail: &'r str) -> impl Iterator<Item = QuarantineEntry> + 'r {
-        rows.iter().map(|row| row.quarantined(QuarantineReason::Refused, detail.to_owned()))
-    }
+    row_by_row(incoming, QuarantineReason::Refused, detail)
+}
+
+/// Every row of a message of a boot that is one too many of its terminal's today.
+fn too_many_boots(incoming: &Incoming) -> Vec<QuarantineEntry> {
+    let most = limits::BOOTS_PER_DAY_MAX;
+    let detail = format!("boot {} comes after {most} others within a day", incoming.message.boot().0);
+    row_by_row(incoming, QuarantineReason::TooManyBoots, &detail)
+}
+
+/// Every row of a message as it is kept in quarantine. Without number of a source: entries go by terminal and boot.
+fn row_by_row(incoming: &Incoming, reason: QuarantineReason, detail: &str) -> Vec<QuarantineEntry> {
     let mut batch = Batch::default();
     batch.take(incoming, SourceId(0), Duration::MAX);
-    let impossible = std::mem::take(&mut batch.quarantine);
-    let readings = entries(&batch.readings, detail);
-    let faults = entries(&batch.faults, detail);
-    let statistics = entries(&batch.statistics, detail);
-    impossible.into_iter().chain(readings).chain(faults).chain(statistics).collect()
+    let Batch { readings, faults, statistics, quarantine: impossible, .. } = &batch;
+    let readings = readings.iter().map(|row| row.quarantined(reason, detail.to_owned()));
+    let faults = faults.iter().map(|row| row.quarantined(reason, detail.to_owned()));
+    let statistics = statistics.iter().map(|row| row.quarantined(reason, detail.to_owned()));
+    impossible.iter().cloned().chain(readings).chain(faults).chain(statistics).collect()
 }
 
 impl Batch<'_> {

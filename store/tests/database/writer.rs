@@ -99,6 +99,67 @@ async fn neighbours_of_refused_rows_are_stored() {
 }
 
 #[tokio::test]
+async fn a_terminal_that_invents_boots_fills_quarantine_and_not_the_sources() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    // So many today but one, and as many before.
+    let earlier = "INSERT INTO source (terminal_id, boot, first_seen)
+                   SELECT 't1', 10000 + boot,
+                          now() - CASE WHEN boot <= 1500 THEN INTERVAL '25 hours' ELSE INTERVAL '1 hour' END
+                   FROM generate_series(1, 2999) AS boot";
+    sqlx::query(earlier).execute(database.pool()).await.unwrap();
+    let of_boot = |boot: u32, no: i64, message: &str| {
+        let boot = domain::BootId(boot);
+        let message = match message {
+            "event" => {
+                let events = vec![event(1, "power_off", EventState::Once)];
+                let active = Some(vec![Code::canonical("power_off").unwrap()]);
+                Message::Event(EventBatch { boot, sent: Some(at_ms(2_000)), events, active })
+            }
+            "stats" => {
+                let counters = [(domain::Counter::RunCount, 1)].into_iter().collect();
+                let (seq, time) = (Seq(2), at_ms(2_000));
+                Message::Statistics(domain::Statistics { boot, sent: None, seq, time, counters })
+            }
+            _ => Message::Telemetry(TelemetryBatch {
+                boot,
+                sent: None,
+                prev_boot_last_seq: None,
+                dropped: None,
+                readings: vec![reading(3), reading(4)],
+            }),
+        };
+        item(1, no, message)
+    };
+    const SOURCES: &str = "SELECT count(*) FROM source WHERE terminal_id = 't1'";
+    let metrics = std::sync::Arc::new(store::StoreMetrics::default());
+    let mut writer = store::Writer::new(&database, metrics.clone());
+    // One fits. A boot that is known and a neighbour are stored beside those that are too many.
+    let beyond = [of_boot(2, 2, "telemetry"), of_boot(3, 3, "event"), of_boot(4, 4, "stats")];
+    let others =
+        [of_boot(1, 1, "telemetry"), of_boot(10_001, 5, "telemetry"), telemetry(2, 6, vec![reading(1)])];
+    for round in 0..2 {
+        let report = writer.commit(&[&others[..], &beyond[..]].concat()).await.unwrap();
+        assert_eq!((report.rows_stored + report.rows_repeated, report.quarantined), (5, 5), "round {round}");
+        assert_eq!(quarantined(&database, "too_many_boots").await, 5);
+        assert_eq!(count(&database, SOURCES).await, 3_000);
+    }
+    let label = store::ReasonLabel { reason: "too_many_boots" };
+    assert_eq!(metrics.quarantined.get_or_create(&label).get(), 10, "counted as they come");
+    let numbers = "SELECT count(*) FROM quarantine WHERE boot IN (2, 3, 4) AND numbers IS NOT NULL";
+    assert_eq!(count(&database, numbers).await, 4, "all but the list, which has no number");
+
+    // A day later they are taken.
+    sqlx::query("UPDATE source SET first_seen = first_seen - INTERVAL '1 day'")
+        .execute(database.pool())
+        .await
+        .unwrap();
+    let report = writer.commit(&beyond).await.unwrap();
+    assert_eq!((report.rows_stored, report.quarantined), (5, 0));
+    assert_eq!(count(&database, SOURCES).await, 3_003);
+}
+
+#[tokio::test]
 async fn impossible_device_times_are_kept_apart() {
     let test = TestDatabase::new().await;
     let database = test.open().await;
