@@ -14,6 +14,7 @@
 //! time, its periods are mended when its standing is read again.
 
 mod follow;
+mod lists;
 mod read;
 mod remade;
 mod skew;
@@ -28,7 +29,8 @@ use domain::{Code, Field, Reading, ServiceMode, TerminalId, Timestamp, fault_by_
 
 use crate::rows::{FaultRow, ReadingRow, STATE_ACTIVE};
 
-pub(crate) use follow::{AllNew, follow, lists_news};
+pub(crate) use follow::{AllNew, follow};
+pub(crate) use lists::{Again, lists_news};
 pub use read::FaultPeriodRecord;
 pub(crate) use skew::Clocks;
 pub(crate) use standing::Standings;

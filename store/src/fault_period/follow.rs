@@ -1,6 +1,6 @@
 //! Bringing `fault_period` up to what a batch says, in one transaction.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use domain::fault_period::{self, Mark, Says, Shown};
@@ -12,9 +12,8 @@ use sqlx::{Connection, Row as _};
 use super::read::{period, terminal};
 use super::remade::remade;
 use super::standing::{self, Standing, Standings};
-use super::{Of, SLACK, Told, shows};
+use super::{Of, SLACK, Told};
 use crate::StoreError;
-use crate::rows::{FaultRow, ReadingRow};
 
 /// A terminal as its rows say, and what it tells now, in order.
 struct One {
@@ -98,35 +97,6 @@ pub(crate) async fn follow(
         standings.followed(of, head, changed, open, &marks);
     }
     Ok(report)
-}
-
-/// Which sources (elevator, source) have one among `lists` that would open or close something where their terminals
-/// stand, or stand by a batch whose readings are not followed yet.
-pub(crate) async fn lists_news<'a>(
-    connection: &mut PgConnection,
-    lists: impl Iterator<Item = &'a FaultRow<'a>> + Clone,
-    readings: &[ReadingRow<'_>],
-) -> Result<HashSet<(i64, i32)>, StoreError> {
-    let of = |row: &FaultRow<'_>| (row.origin.elevator_id, row.origin.terminal_id.clone());
-    let asked: BTreeSet<Of> = lists.clone().map(of).collect();
-    if asked.is_empty() {
-        return Ok(HashSet::new());
-    }
-    let open = open_of(connection, asked.iter()).await?;
-    let open = |of: &Of| open.get(of).map(Vec::as_slice).unwrap_or_default();
-    let moved = |asked: &Of| {
-        let own = readings
-            .iter()
-            .filter(|row| row.origin.elevator_id == asked.0 && *row.origin.terminal_id == asked.1);
-        own.filter_map(|row| shows(row.reading))
-            .any(|(codes, normal)| Shown::is_news(open(asked), codes, normal))
-    };
-    let moved: BTreeSet<Of> = asked.iter().filter(|asked| moved(asked)).cloned().collect();
-    let is_news = |row: &&FaultRow<'_>| {
-        let of = of(row);
-        moved.contains(&of) || fault_period::is_list_news(open(&of), row.codes.unwrap_or_default())
-    };
-    Ok(lists.filter(is_news).map(|row| (row.origin.elevator_id, row.origin.source.0)).collect())
 }
 
 /// What is to be written.
@@ -246,7 +216,7 @@ async fn heads_lock<'a>(
 }
 
 /// What is open at these terminals. What the server itself has opened is not theirs to close.
-async fn open_of<'a>(
+pub(super) async fn open_of<'a>(
     connection: &mut PgConnection,
     of: impl Iterator<Item = &'a Of>,
 ) -> Result<BTreeMap<Of, Vec<FaultPeriod>>, StoreError> {

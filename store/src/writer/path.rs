@@ -11,6 +11,7 @@ use super::batch::{Gap, Told, key_conflict};
 use super::{CommitReport, Session};
 use crate::copy::CopyBuffer;
 use crate::error::{Class, classify};
+use crate::fault_period::Again;
 use crate::quarantine::{QuarantineEntry, QuarantineReason};
 use crate::rows::{FaultRow, Key, ReadingRow, Row, STATE_ACTIVE, Table};
 use crate::{StoreError, fault_period};
@@ -153,19 +154,23 @@ pub(super) async fn lists_dedupe(
         return Ok(());
     }
     let list_key = |row: &FaultRow<'_>| (row.origin.elevator_id, row.origin.source.0);
-    let mut last: HashMap<(i64, i32), Option<i64>> = lists_last(connection, rows).await?;
-    let again: Vec<bool> = rows
-        .iter()
-        .map(|row| {
-            let says = (row.state == STATE_ACTIVE).then_some(row.seq.0);
-            row.timeless && last.insert(list_key(row), says).flatten() == says
-        })
-        .collect();
-    let asked = rows.iter().zip(&again).filter(|(_, again)| **again).map(|(row, _)| row);
-    let news = fault_period::lists_news(connection, asked, readings).await?;
-    let mut again = again.into_iter();
-    rows.retain(|row| {
-        let repeats = again.next() == Some(true) && !news.contains(&list_key(row));
+    let stored = lists_last(connection, rows).await?;
+    let mut came: HashMap<(i64, i32), Option<i64>> = HashMap::new();
+    let mut again: Vec<Again> = Vec::with_capacity(rows.len());
+    for row in &*rows {
+        let says = (row.state == STATE_ACTIVE).then_some(row.seq.0);
+        let before = came.insert(list_key(row), says);
+        again.push(match before {
+            _ if !row.timeless => Again::Not,
+            Some(before) if before == says => Again::InBatch,
+            None if stored.get(&list_key(row)).copied() == says => Again::Stored,
+            _ => Again::Not,
+        });
+    }
+    let news = fault_period::lists_news(connection, rows, &again, readings).await?;
+    let mut repeats = again.iter().zip(news).map(|(again, is_news)| *again != Again::Not && !is_news);
+    rows.retain(|_| {
+        let repeats = repeats.next() == Some(true);
         report.rows_repeated += u64::from(repeats);
         !repeats
     });
@@ -176,7 +181,7 @@ pub(super) async fn lists_dedupe(
 async fn lists_last(
     connection: &mut PgConnection,
     rows: &[FaultRow<'_>],
-) -> Result<HashMap<(i64, i32), Option<i64>>, sqlx::Error> {
+) -> Result<HashMap<(i64, i32), i64>, sqlx::Error> {
     let asked = || rows.iter().filter(|row| row.timeless);
     let elevators: Vec<i64> = asked().map(|row| row.origin.elevator_id).collect();
     let sources: Vec<i32> = asked().map(|row| row.origin.source.0).collect();
@@ -203,7 +208,7 @@ async fn lists_last(
     .bind(STATE_ACTIVE)
     .fetch_all(connection)
     .await?;
-    Ok(found.into_iter().map(|(elevator, source, seq)| ((elevator, source), Some(seq))).collect())
+    Ok(found.into_iter().map(|(elevator, source, seq)| ((elevator, source), seq)).collect())
 }
 
 /// Notes what terminals say they had to discard.
