@@ -264,6 +264,9 @@ pub struct Reading {
     pub people_count: Field<i16>,
     /// Contacts, see the `FLAG_` constants.
     pub flags: Field<i32>,
+    /// Which bits of known `flags` were told: all, unless a terminal sends its contacts one by one. The others are 0
+    /// there and say nothing.
+    pub flags_told: i32,
     /// Car temperature, tenths of a degree Celsius.
     pub temperature_dc: Field<i16>,
     /// Vibration, mm/s².
@@ -304,6 +307,7 @@ impl Reading {
             load_kg: Field::Absent,
             people_count: Field::Absent,
             flags: Field::Absent,
+            flags_told: Self::FLAGS_ALL,
             temperature_dc: Field::Absent,
             vibration_mm_s2: Field::Absent,
             codes: Field::Absent,
@@ -325,6 +329,7 @@ impl Reading {
         within("load_kg", self.load_kg.map(i64::from), 0, i64::from(limits::LOAD_KG_MAX))?;
         within("people_count", self.people_count.map(i64::from), 0, 200)?;
         within("flags", self.flags.map(i64::from), 0, i64::from(Self::FLAGS_ALL))?;
+        within("flags_told", Field::Known(i64::from(self.flags_told)), 0, i64::from(Self::FLAGS_ALL))?;
         within(
             "vibration_mm_s2",
             self.vibration_mm_s2.map(i64::from),
@@ -334,9 +339,18 @@ impl Reading {
         within("codes", self.codes.as_ref().map(|codes| codes.len() as i64), 0, limits::CODES_MAX as i64)
     }
 
-    /// One bit of the flags, if they were sent.
+    /// One bit of the flags, if it was told.
     pub fn flag(&self, bit: i32) -> Field<bool> {
-        self.flags.map(|flags| flags & bit != 0)
+        match self.flags {
+            Field::Known(_) if self.flags_told & bit == 0 => Field::Absent,
+            flags => flags.map(|flags| flags & bit != 0),
+        }
+    }
+
+    /// The flags after it, where these stood before: what it does not tell stays.
+    pub fn flags_over(&self, before: Option<i32>) -> Option<i32> {
+        let told = self.flags_told;
+        self.flags.known().map(|flags| (before.unwrap_or_default() & !told) | (flags & told))
     }
 }
 
@@ -352,6 +366,20 @@ mod tests {
         assert!(ServiceMode::try_from(8).is_err());
         assert!(DoorState::try_from(-1).is_err());
         assert_eq!(CarStatus::try_from(2).unwrap_err().to_string(), "car_status 2 is out of range");
+    }
+
+    #[test]
+    fn a_contact_that_is_not_told_stays_as_it_was() {
+        let mut reading = Reading::new(Seq(1), Timestamp::from_millis(0));
+        reading.flags = Field::Known(Reading::FLAG_DOOR_LOCK_OPEN);
+        assert_eq!(reading.flag(Reading::FLAG_ALARM_BUTTON), Field::Known(false));
+        assert_eq!(reading.flags_over(Some(Reading::FLAG_ALARM_BUTTON)), Some(Reading::FLAG_DOOR_LOCK_OPEN));
+        reading.flags_told = Reading::FLAG_DOOR_LOCK_OPEN | Reading::FLAG_OVERLOAD;
+        assert_eq!(reading.flag(Reading::FLAG_ALARM_BUTTON), Field::Absent);
+        assert_eq!(reading.flag(Reading::FLAG_OVERLOAD), Field::Known(false));
+        let before = Reading::FLAG_ALARM_BUTTON | Reading::FLAG_OVERLOAD;
+        let after = Reading::FLAG_ALARM_BUTTON | Reading::FLAG_DOOR_LOCK_OPEN;
+        assert_eq!((reading.flags_over(Some(before)), reading.check()), (Some(after), Ok(())));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One publish, decoded: pure, and total over all bytes.
 
-use domain::{EventBatch, Field, Message, Seq, ServiceMode, Statistics, TelemetryBatch, limits};
+use domain::{EventBatch, Field, Message, Reading, Seq, ServiceMode, Statistics, TelemetryBatch, limits};
 use sha2::{Digest, Sha256};
 use store::QuarantineReason;
 
@@ -122,7 +122,10 @@ fn telemetry(mut batch: TelemetryBatch) -> Message {
                 readings: vec![reading.clone()],
             };
             let subsecond = reading.time.micros().to_be_bytes();
-            reading.seq = derived(&[&proto::encode::telemetry(&alone), &subsecond]);
+            // Protobuf tells all contacts or none.
+            let told = reading.flags_told.to_be_bytes();
+            let told = if reading.flags_told == Reading::FLAGS_ALL { &[][..] } else { &told };
+            reading.seq = derived(&[&proto::encode::telemetry(&alone), &subsecond, told]);
         }
     }
     Message::Telemetry(batch)

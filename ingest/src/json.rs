@@ -175,6 +175,8 @@ fields! {
     people_count: i64 => range(min = 0, max = 200),
     /// Sum of 1 overload, 2 battery power, 4 safety circuit open, 8 door-lock circuit open, 16 alarm button.
     flags: i64 => range(min = 0, max = 31),
+    /// Which bits of `flags` are told, where not all of them are; the others stay as they were.
+    flags_told: i64 => range(min = 0, max = 31),
     /// °C.
     car_temp_c: f64 => range(min = -200.0, max = 200.0),
     /// mm/s².
@@ -269,6 +271,10 @@ impl JsonReading {
         reading.load_kg = narrow("load_kg", self.load_kg)?;
         reading.people_count = narrow("people_count", self.people_count)?;
         reading.flags = narrow("flags", self.flags)?;
+        if let (Field::Known(_), Field::Known(told)) = (reading.flags, narrow("flags_told", self.flags_told)?)
+        {
+            reading.flags_told = told;
+        }
         // `as` saturates, and the range check below refuses what saturated.
         reading.temperature_dc =
             narrow("car_temp_c", self.car_temp_c.map(|celsius| (celsius * 10.0).round() as i64))?;

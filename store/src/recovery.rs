@@ -189,6 +189,7 @@ pub(crate) fn reading(row: &PgRow) -> Result<Reading, StoreError> {
     reading.load_kg = number("load_kg", sent::LOAD_KG)?;
     reading.people_count = number("people_count", sent::PEOPLE_COUNT)?;
     reading.flags = wide("flags", sent::FLAGS)?;
+    reading.flags_told = Reading::FLAGS_ALL & !(mask >> sent::FLAGS_UNTOLD_SHIFT);
     reading.temperature_dc = number("temperature_dc", sent::TEMPERATURE_DC)?;
     reading.vibration_mm_s2 = wide("vibration_mm_s2", sent::VIBRATION_MM_S2)?;
     reading.codes = field(mask, sent::CODES, || codes(row))?;

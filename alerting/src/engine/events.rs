@@ -114,8 +114,8 @@ fn take_reading(
     follow(state, &mut ctx);
     if timing.live {
         read_codes(state, &mut ctx, index, was_backlog);
-        if let Field::Known(flags) = reading.flags {
-            codes::button_contact(state, &mut ctx, flags & Reading::FLAG_ALARM_BUTTON != 0);
+        if let Field::Known(pressed) = reading.flag(Reading::FLAG_ALARM_BUTTON) {
+            codes::button_contact(state, &mut ctx, pressed);
         }
         if reading.service_mode == Field::Known(ServiceMode::Normal) && !state.codes.is_empty() {
             codes::end_untold(state, &mut ctx, |slug| matches!(slug, "inspection_mode" | "maintenance_mode"));

@@ -99,13 +99,20 @@ pub(super) const PRESENCE_FIELDS: u32 =
 /// The field that tells whether the car moves.
 pub(super) const STATUS_FIELD: u32 = 1 << Bit::car_status as u32;
 
+/// Contacts, which may be told one by one.
+const FLAGS_FIELD: u32 = 1 << Bit::flags as u32;
+
 /// Merges a reading of terminal `index`, whose corrected time is already noted in it.
 pub(super) fn merge(merged: &mut Merged, terminals: &mut [Terminal], index: usize, reading: &Reading) {
     let time = terminals[index].time;
     let owns = terminals[index].owns;
     let others = terminals.iter().enumerate().filter(|(other, _)| *other != index);
     let blocked = others.fold(0, |set, (_, other)| if other.time > time { set | other.owns } else { set });
+    let flags = merged.flags;
     let set = merged.take(reading, owns, blocked);
+    if set & FLAGS_FIELD != 0 {
+        merged.flags = reading.flags_over(flags);
+    }
     if set != 0 && terminals.len() > 1 {
         for terminal in terminals.iter_mut() {
             terminal.owns &= !set;

@@ -186,7 +186,7 @@ impl<'a> Vendor<'a> {
         reading.vibration_mm_s2 = self.measure(found, Target::VibrationMmS2).map(|number| number as i32);
         reading.temperature_dc = self.tenths(found, Target::CarTempC);
         let button = self.flag(found, Target::AlarmButton);
-        reading.flags = self.flags(found, button);
+        (reading.flags, reading.flags_told) = self.flags(found, button);
         if let Some(value) = found.get(Target::Codes) {
             reading.codes = self.codes(value)?;
         }
@@ -309,9 +309,11 @@ impl<'a> Vendor<'a> {
         self.number(found, target).map(|number| number != 0)
     }
 
-    /// Contacts, each by a name of its own or all in one number.
-    fn flags(&mut self, found: &Found<'_>, button: Field<bool>) -> Field<i32> {
+    /// Contacts, each by a name of its own or all in one number, and which of them are told. One that is not known
+    /// is not told.
+    fn flags(&mut self, found: &Found<'_>, button: Field<bool>) -> (Field<i32>, i32) {
         let mut all = self.measure(found, Target::Flags).map(|number| number as i32);
+        let mut told = if all.known().is_some() { Reading::FLAGS_ALL } else { 0 };
         for (target, bit) in [
             (Target::CarOverload, Reading::FLAG_OVERLOAD),
             (Target::BatteryPower, Reading::FLAG_BATTERY_POWER),
@@ -323,11 +325,12 @@ impl<'a> Vendor<'a> {
             if let Field::Known(set) = one {
                 let before = all.known().unwrap_or(0);
                 all = Field::Known(if set { before | bit } else { before });
+                told |= bit;
             } else if all == Field::Absent && one.is_sent() {
                 all = Field::Unknown;
             }
         }
-        all
+        (all, if all.known().is_some() { told } else { Reading::FLAGS_ALL })
     }
 
     fn measured(&mut self, found: &Found<'_>, target: Target, steps: f64) -> Field<f64> {

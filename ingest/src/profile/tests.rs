@@ -372,6 +372,31 @@ fn what_has_no_form_is_refused_with_the_reason() {
     assert!(refused("telemetry", r#"{"time":1,"codes":["a\u0000b"]}"#).contains("control"));
 }
 
+#[test]
+fn a_contact_that_comes_alone_says_nothing_of_the_others() {
+    let told = |fields| {
+        let reading = read("bacnet_lift", DeviceKind::Lift, fields);
+        (reading.flags, reading.flags_told)
+    };
+    assert_eq!(told(r#""Passenger_Alarm":true"#), (Field::Known(16), 16));
+    assert_eq!(told(r#""battery_power":false"#), (Field::Known(0), 2));
+    assert_eq!(
+        told(r#""Passenger_Alarm":null,"battery_power":true"#),
+        (Field::Known(2), 2),
+        "null is not told"
+    );
+    assert_eq!(told(r#""Passenger_Alarm":null"#), (Field::Unknown, Reading::FLAGS_ALL));
+    assert_eq!(told(r#""flags":5,"Passenger_Alarm":true"#), (Field::Known(21), Reading::FLAGS_ALL));
+    assert_eq!(told(r#""floor":"1""#), (Field::Absent, Reading::FLAGS_ALL));
+    // Without numbers of their own they are two readings, although both say 0.
+    let batch = |fields| {
+        batch(view("bacnet_lift", DeviceKind::Lift), &format!(r#"{{"time":1763769600000,{fields}}}"#))
+    };
+    let seq = |fields| batch(fields).0.readings[0].seq;
+    assert_ne!(seq(r#""battery_power":false"#), seq(r#""door_lock_open":false"#));
+    assert_eq!(seq(r#""battery_power":false"#), seq(r#""battery_power":false"#));
+}
+
 proptest! {
     /// Fields of the open JSON mean the same whether they are read fast or with a profile that says nothing.
     #[test]

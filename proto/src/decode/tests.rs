@@ -148,7 +148,8 @@ prop_compose! {
         ordinal in field(any::<i16>()),
         velocity in field(-30_000_i32..=30_000),
         load in field(0_i16..=30_000),
-        codes in field(prop::collection::vec("[a-z0-9_]{1,20}", 0..4)),
+        // Not a number, which may stand for two.
+        codes in field(prop::collection::vec("[a-z][a-z0-9_]{0,19}", 0..4)),
     ) -> Reading {
         let mut reading = Reading::new(Seq(first_seq + offset), Timestamp::from_millis(time_ms));
         reading.service_mode = mode;

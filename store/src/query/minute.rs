@@ -190,6 +190,7 @@ fn lay_over(held: &mut Reading, later: Reading) {
         load_kg,
         people_count,
         flags,
+        flags_told,
         temperature_dc,
         vibration_mm_s2,
         codes,
@@ -207,7 +208,12 @@ fn lay_over(held: &mut Reading, later: Reading) {
     lay(&mut held.velocity_mm_s, velocity_mm_s);
     lay(&mut held.load_kg, load_kg);
     lay(&mut held.people_count, people_count);
-    lay(&mut held.flags, flags);
+    if let (Field::Known(later), Field::Known(before)) = (flags, held.flags) {
+        held.flags = Field::Known((before & !flags_told) | later);
+        held.flags_told |= flags_told;
+    } else if flags.is_sent() {
+        (held.flags, held.flags_told) = (flags, flags_told);
+    }
     lay(&mut held.temperature_dc, temperature_dc);
     lay(&mut held.vibration_mm_s2, vibration_mm_s2);
     lay(&mut held.codes, codes);

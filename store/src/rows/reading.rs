@@ -27,6 +27,8 @@ pub(crate) mod sent {
     pub(crate) const TEMPERATURE_DC: i32 = 1 << 13;
     pub(crate) const VIBRATION_MM_S2: i32 = 1 << 14;
     pub(crate) const CODES: i32 = 1 << 15;
+    /// From here on, of known `flags`: the bits that were not told, as in `Reading::FLAGS_ALL`.
+    pub(crate) const FLAGS_UNTOLD_SHIFT: u32 = 16;
 }
 
 /// A reading with whatever else its row says.
@@ -39,6 +41,7 @@ pub(crate) struct ReadingRow<'a> {
 
 fn sent_mask(reading: &Reading) -> i32 {
     let bit = |sent: bool, bit: i32| if sent { bit } else { 0 };
+    let untold = (Reading::FLAGS_ALL & !reading.flags_told) << sent::FLAGS_UNTOLD_SHIFT;
     bit(reading.service_mode.is_sent(), sent::SERVICE_MODE)
         | bit(reading.car_status.is_sent(), sent::CAR_STATUS)
         | bit(reading.direction.is_sent(), sent::DIRECTION)
@@ -55,6 +58,7 @@ fn sent_mask(reading: &Reading) -> i32 {
         | bit(reading.temperature_dc.is_sent(), sent::TEMPERATURE_DC)
         | bit(reading.vibration_mm_s2.is_sent(), sent::VIBRATION_MM_S2)
         | bit(reading.codes.is_sent(), sent::CODES)
+        | bit(reading.flags.known().is_some(), untold)
 }
 
 static TELEMETRY: LazyLock<Table> = LazyLock::new(|| {
@@ -186,6 +190,9 @@ fn describe(row: &ReadingRow<'_>) -> Value {
     put(&mut fields, "load_kg", reading.load_kg);
     put(&mut fields, "people_count", reading.people_count);
     put(&mut fields, "flags", reading.flags);
+    if reading.flags.known().is_some() && reading.flags_told != Reading::FLAGS_ALL {
+        fields.insert("flags_told".to_owned(), reading.flags_told.into());
+    }
     put(&mut fields, "car_temp_c", reading.temperature_dc.map(|tenths| f64::from(tenths) / 10.0));
     put(&mut fields, "vibration_mm_s2", reading.vibration_mm_s2);
     put(

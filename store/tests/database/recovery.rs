@@ -84,6 +84,7 @@ fn arbitrary_reading() -> BoxedStrategy<Reading> {
             load_kg: numbers.3,
             people_count: numbers.4,
             flags: numbers.5,
+            flags_told: if numbers.5.known().is_some() { (seq & 31) as i32 } else { Reading::FLAGS_ALL },
             temperature_dc: numbers.6,
             vibration_mm_s2: numbers.7,
             codes: contacts.7,

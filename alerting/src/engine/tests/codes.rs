@@ -112,6 +112,17 @@ fn e4_the_contact_of_a_reading_is_a_press() {
 }
 
 #[test]
+fn e4_another_contact_that_comes_alone_does_not_let_go_of_the_button() {
+    let mut lift = Lift::parked();
+    lift.at(1.0).reading(|it| it.flags = Field::Known(Reading::FLAG_ALARM_BUTTON));
+    lift.at(2.0).reading(|it| {
+        it.flags = Field::Known(0);
+        it.flags_told = Reading::FLAG_DOOR_LOCK_OPEN;
+    });
+    lift.at(6.0).expect("entrapment_at_level", 40);
+}
+
+#[test]
 fn e4_with_the_door_open_in_the_zone_is_a_nuisance_call() {
     let mut lift = Lift::parked();
     lift.at(0.0).door(DoorState::Open);

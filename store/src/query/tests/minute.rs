@@ -18,12 +18,14 @@ async fn a_minute_holds_of_each_field_what_was_sent_last() {
     register(&database, 3, &[350_102, 360_100]).await;
     let mut first = at_height(1, second(60), Field::Known(1_000));
     first.door_state = Field::Known(DoorState::Open);
+    first.flags = Field::Known(Reading::FLAG_ALARM_BUTTON | Reading::FLAG_BATTERY_POWER);
     first.codes = Field::Known(vec![Code::canonical("door_open_long").unwrap()]);
     // In the same second as the next, whose number is higher.
     let mut second_reading = at_height(2, second(90), Field::Known(-5));
     second_reading.load_kg = Field::Known(75);
     let mut third = at_height(3, second(90), Field::Absent);
     third.load_kg = Field::Unknown;
+    (third.flags, third.flags_told) = (Field::Known(0), Reading::FLAG_BATTERY_POWER);
     third.car_status = Field::Known(CarStatus::Running);
     let readings = vec![at_height(9, second(59), Field::Known(7)), first, second_reading, third];
     let other = |at| vec![at_height(1, second(at), Field::Known(3))];
@@ -38,6 +40,7 @@ async fn a_minute_holds_of_each_field_what_was_sent_last() {
     );
     let mut expected = at_height(3, second(90), Field::Known(-5));
     expected.door_state = Field::Known(DoorState::Open);
+    expected.flags = Field::Known(Reading::FLAG_ALARM_BUTTON);
     expected.car_status = Field::Known(CarStatus::Running);
     expected.load_kg = Field::Unknown;
     expected.codes = Field::Known(vec![Code::canonical("door_open_long").unwrap()]);
