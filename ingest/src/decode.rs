@@ -78,8 +78,11 @@ fn decode_as(
         (Channel::Stats, Format::Protobuf) => {
             proto::decode::statistics(payload).map(statistics).map_err(|error| error.to_string())
         }
-        (Channel::Stats, Format::Json) => {
+        (Channel::Stats, Format::Json) if is_open => {
             json_statistics::statistics(payload).map(statistics).map_err(|error| error.to_string())
+        }
+        (Channel::Stats, Format::Json) => {
+            vendor.statistics(payload).map(statistics).map_err(|error| error.to_string())
         }
     };
     let mut decoded = Decoded { topic, message: message.map_err(undecodable)?, unmapped: vendor.unmapped };

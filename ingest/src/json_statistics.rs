@@ -5,6 +5,7 @@ use domain::{BootId, Counter, Statistics, limits};
 use proto::decode::DecodeError;
 use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::json::{DeviceTime, JsonError, seq};
 
@@ -70,7 +71,21 @@ fn something_is_counted(schema: &mut Schema) {
 
 /// Decodes `stats.json`. Seq 0 means "none given".
 pub(crate) fn statistics(payload: &[u8]) -> Result<Statistics, JsonError> {
-    let sent: JsonStatistics = serde_json::from_slice(payload)?;
+    checked(serde_json::from_slice(payload)?)
+}
+
+/// The same of an object whose time is as the open JSON has it, and whose counters may have the names of
+/// GB/T 24476 (DOMAIN.md 3.1).
+pub(crate) fn named(mut object: Map<String, Value>) -> Result<Statistics, JsonError> {
+    for (theirs, ours) in [("Total_Running_Time", "total_hours"), ("Present_Counter_Value", "run_count")] {
+        if let Some(value) = object.remove(theirs) {
+            object.entry(ours).or_insert(value);
+        }
+    }
+    checked(serde_json::from_value(Value::Object(object))?)
+}
+
+fn checked(sent: JsonStatistics) -> Result<Statistics, JsonError> {
     // `as` saturates, and the range check below refuses what saturated.
     let parts = |value: Option<f64>, parts: f64| value.map(|value| (value * parts).round() as i64);
     let counters = [

@@ -6,7 +6,7 @@
 
 use domain::{
     BootId, Code, EventBatch, EventState, FaultEvent, Field, Floor, Passengers, RangeError, Reading, Seq,
-    TelemetryBatch, Timestamp, limits,
+    Statistics, TelemetryBatch, Timestamp, limits,
 };
 use proto::decode::{DecodeError, codes, expanded};
 use serde_json::{Map, Value};
@@ -15,6 +15,7 @@ use super::ProfileView;
 use super::rule::{Outcome, text_of};
 use super::target::{Form, TARGETS_LEN, Target};
 use super::trace::{CodeLine, FieldLine, Trace};
+use crate::json_statistics;
 
 /// Why a payload cannot be read with a profile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -121,6 +122,31 @@ impl<'a> Vendor<'a> {
             batch.readings.push(self.reading(&found, time)?);
         }
         Ok(batch)
+    }
+
+    /// Reads what came under `stats.json`: times, numbers and boots by the profile, counters by the names of the open
+    /// JSON or of GB/T 24476, in their units.
+    pub(crate) fn statistics(&mut self, payload: &[u8]) -> Result<Statistics, VendorError> {
+        const AROUND: [Target; 4] = [Target::Time, Target::Sent, Target::Seq, Target::Boot];
+        let Value::Object(object) = parse(payload)? else { return Err(VendorError::Shape) };
+        let found = self.find(&object);
+        let Some(time) = self.moment(&found, Target::Time) else { return Err(self.no_time(&found)) };
+        let sent = self.moment(&found, Target::Sent);
+        let (seq, boot) = (self.count(&found, Target::Seq), self.boot(&found).0);
+        let is_around = |name: &str| {
+            let targets = self.view.profile.names.get(name);
+            targets.is_some_and(|targets| targets.iter().any(|(target, _)| AROUND.contains(target)))
+        };
+        let mut plain: Map<String, Value> = object
+            .iter()
+            .filter(|(name, _)| !is_around(name))
+            .map(|(name, it)| (name.clone(), it.clone()))
+            .collect();
+        plain.insert("time".to_owned(), time.to_string().into());
+        plain.extend(sent.map(|sent| ("sent".to_owned(), sent.to_string().into())));
+        plain.extend(seq.map(|seq| ("seq".to_owned(), seq.into())));
+        plain.insert("boot".to_owned(), boot.into());
+        json_statistics::named(plain).map_err(|error| VendorError::Json(error.to_string()))
     }
 
     /// Reads what came under `event.json`.

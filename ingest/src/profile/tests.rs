@@ -4,7 +4,7 @@
 mod codes;
 mod mistakes;
 
-use domain::{DeviceKind, EventBatch, Field, Message, Reading, TelemetryBatch};
+use domain::{BootId, Counter, DeviceKind, EventBatch, Field, Message, Reading, Seq, TelemetryBatch};
 use proptest::prelude::*;
 
 use super::{ProfileView, Profiles};
@@ -370,6 +370,28 @@ fn what_has_no_form_is_refused_with_the_reason() {
     assert!(refused("event", r#"{"time":1,"code":"01"}"#).contains("state"));
     assert!(refused("event", r#"{"time":1}"#).contains("state"));
     assert!(refused("telemetry", r#"{"time":1,"codes":["a\u0000b"]}"#).contains("control"));
+}
+
+#[test]
+fn statistics_have_the_clock_of_the_profile_and_the_names_of_the_standard() {
+    let clock = "name=\"x\"\ntitle=\"x\"\n[clock]\nzone = \"+09:00\"";
+    let profile = Profiles::shipped().read(clock).unwrap();
+    let view = ProfileView { profile: &profile, kind: DeviceKind::Lift };
+    let counted = |fields: &str| {
+        let topic = "lift/v1/350102/t1/stats.json";
+        match decode(topic, format!("{{{fields}}}").as_bytes(), view) {
+            Ok(Decoded { message: Message::Statistics(counted), .. }) => Ok(counted),
+            other => Err(format!("{other:?}")),
+        }
+    };
+    let names = r#""Time_Stamps":"2026-11-22 09:00:00","seq":4,"boot":3,"Total_Running_Time":1.5,"Present_Counter_Value":7"#;
+    let found = counted(names).unwrap();
+    assert_eq!(found.time.to_string(), "2026-11-22T00:00:00Z", "nine o'clock in that zone");
+    assert_eq!((found.seq, found.boot), (Seq(4), BootId(3)));
+    let value = |counter| found.counters.get(counter);
+    assert_eq!((value(Counter::RunningS), value(Counter::RunCount)), (Some(5_400), Some(7)));
+    assert!(counted(r#""Present_Counter_Value":7"#).unwrap_err().contains("no time"));
+    assert!(counted(r#""Time_Stamps":"2026-11-22 09:00:00""#).is_err(), "nothing is counted");
 }
 
 #[test]

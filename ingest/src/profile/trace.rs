@@ -76,8 +76,10 @@ pub fn try_read(channel: Channel, payload: &[u8], view: ProfileView<'_>) -> Trie
             let _ = vendor.events(payload);
             "event"
         }
-        // Profiles have nothing to say of them.
-        Channel::Stats => "stats",
+        Channel::Stats => {
+            let _ = vendor.statistics(payload);
+            "stats"
+        }
     };
     let decoded = decode(&format!("lift/v1/000000/t/{name}.json"), payload, view);
     Tried {
