@@ -19,6 +19,8 @@ use crate::StoreError;
 struct One {
     of: Of,
     head: Option<Head>,
+    /// All that it ever said was followed; nothing, if there is no head.
+    is_whole: bool,
     changed: Option<Timestamp>,
     open: Vec<FaultPeriod>,
     marks: Vec<Mark>,
@@ -57,7 +59,7 @@ pub(crate) async fn follow(
     let mut moved: Vec<(Of, Head, Option<Timestamp>)> = Vec::new();
     let mut followed: Vec<One> = Vec::new();
     for (of, told) in told {
-        let (head, until) = heads.remove(&of).unwrap_or_default();
+        let (head, until, is_whole) = heads.remove(&of).unwrap_or_default();
         let before = open.remove(&of).unwrap_or_default();
         let standing = standings.get(&of);
         let (only_shown, oldest, mut since) = (told.is_shown(), told.oldest(), told.since);
@@ -66,7 +68,7 @@ pub(crate) async fn follow(
             // Another process has followed meanwhile what is not known here.
             since = since.into_iter().chain(standing.and_then(|standing| standing.quiet)).min();
         }
-        let mut one = One { of, head, changed: until, open: before, marks: told.marks };
+        let mut one = One { of, head, is_whole, changed: until, open: before, marks: told.marks };
         arrange(&mut one.marks, |mark| mark.place, Mark::tie);
         if since.is_none() && all_new && is_straight(&one, standing) {
             let found = fault_period::follow(one.open.clone(), &one.marks);
@@ -93,7 +95,7 @@ pub(crate) async fn follow(
     periods_store(&mut transaction, &changes.new).await?;
     heads_store(&mut transaction, &moved).await?;
     transaction.commit().await?;
-    for One { of, head, changed, open, marks } in followed {
+    for One { of, head, changed, open, marks, .. } in followed {
         standings.followed(of, head, changed, open, &marks);
     }
     Ok(report)
@@ -141,7 +143,8 @@ pub(super) fn in_order(open: &mut [FaultPeriod]) {
 /// Whether the marks come after everything that its periods are made of.
 fn is_straight(one: &One, standing: Option<&Standing>) -> bool {
     // Without a head nothing was followed, but rows of an earlier version may be there.
-    one.head.is_some_and(|head| head.precedes(one.marks.iter().map(|mark| mark.place)))
+    let begins = one.is_whole && one.head.is_none();
+    (begins || one.head.is_some_and(|head| head.precedes(one.marks.iter().map(|mark| mark.place))))
         && standing.is_some_and(|standing| standing.lets_pass(&one.open, &one.marks))
 }
 
@@ -188,11 +191,12 @@ fn advanced(head: Option<Head>, marks: &[Mark]) -> Option<Head> {
     Some(Head { source: next.source, source_max, seq, at: head.at.max(next.at) })
 }
 
-/// The heads of terminals; their rows are locked, in one order, until the end of the transaction.
+/// The heads of terminals; their rows are locked, in one order, until the end of the transaction. Beside each whether
+/// its terminal was first heard when all was followed already: since migration 9.
 async fn heads_lock<'a>(
     connection: &mut PgConnection,
     of: impl Iterator<Item = &'a Of>,
-) -> Result<BTreeMap<Of, (Option<Head>, Option<Timestamp>)>, StoreError> {
+) -> Result<BTreeMap<Of, (Option<Head>, Option<Timestamp>, bool)>, StoreError> {
     let (elevators, terminals): (Vec<i64>, Vec<&str>) = of.map(|(id, name)| (*id, name.as_str())).unzip();
     let rows = sqlx::query(
         "INSERT INTO fault_head AS head (elevator_id, terminal_id)
@@ -201,7 +205,18 @@ async fn heads_lock<'a>(
          ORDER BY elevator_id, terminal_id
          ON CONFLICT (elevator_id, terminal_id) DO UPDATE
          SET seq = head.seq
-         RETURNING elevator_id, terminal_id, source, source_max, seq, at, changed",
+         RETURNING elevator_id, terminal_id, source, source_max, seq, at, changed,
+             CASE WHEN source IS NULL THEN (
+                 SELECT source.first_seen
+                 FROM source
+                 WHERE source.terminal_id = head.terminal_id
+                 ORDER BY source.source
+                 LIMIT 1
+             ) > (
+                 SELECT installed_on
+                 FROM _sqlx_migrations
+                 WHERE version = 9
+             ) END IS TRUE AS is_whole",
     )
     .bind(elevators)
     .bind(terminals)
@@ -210,7 +225,8 @@ async fn heads_lock<'a>(
     let mut heads = BTreeMap::new();
     for row in &rows {
         let of = (row.try_get("elevator_id")?, terminal(row)?);
-        heads.insert(of, standing::head(row, "source", "seq")?);
+        let (head, changed) = standing::head(row, "source", "seq")?;
+        heads.insert(of, (head, changed, row.try_get("is_whole")?));
     }
     Ok(heads)
 }

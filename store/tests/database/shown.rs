@@ -455,3 +455,24 @@ async fn periods_are_made_anew_from_the_newest_rows_that_are_followed_at_most() 
     assert_eq!(found, 50_000, "of 50,005");
     assert_eq!(count(&database, "SELECT count(*) FROM fault_period").await, 50_001, "the first of all stays");
 }
+
+#[tokio::test]
+async fn the_first_list_of_a_terminal_is_followed_without_reading_its_rows() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut writer = writer(&database);
+    let lists: Vec<Item> = (1..=50).map(|elevator| active(elevator, 7, 1_000, &["power_off"])).collect();
+    let report = writer.commit(&lists).await.unwrap();
+    assert_eq!((report.rows_stored, report.fault_statements), (50, 5), "for all of them");
+    assert_eq!(brief(&database, 50).await, [by_list("power_off", 1_000, None)]);
+
+    // Of a terminal that an earlier version has heard, its rows are read.
+    let earlier = "UPDATE source SET first_seen = '2020-01-01'";
+    sqlx::query(earlier).execute(database.pool()).await.unwrap();
+    sqlx::query("DELETE FROM fault_head").execute(database.pool()).await.unwrap();
+    sqlx::query("DELETE FROM fault_period").execute(database.pool()).await.unwrap();
+    let mut other = crate::common::writer(&database);
+    let again = event(50, 7, 3, 2_000, "door_open_fault", EventState::Open);
+    assert!(other.commit(&[again]).await.unwrap().fault_statements > 5);
+    assert_eq!(brief(&database, 50).await.len(), 2, "the list is followed as well");
+}

@@ -18,7 +18,7 @@ use crate::common::*;
 const ROWS: &str = "
     INSERT INTO elevator (elevator_id, area) VALUES (1, 350102);
     INSERT INTO terminal (terminal_id, elevator_id, area) VALUES ('t1', 1, 350102);
-    INSERT INTO source (boot, terminal_id) VALUES (7, 't1');
+    INSERT INTO source (boot, terminal_id, first_seen) VALUES (7, 't1', '2025-01-01');
     INSERT INTO telemetry (elevator_id, time, seq, arrival_no, arrived, source, sent_mask, item)
     SELECT 1, '2026-11-22T12:00:00Z'::timestamptz + seq * INTERVAL '0.1 s', seq, seq, '2026-11-22T12:01:00Z', source, 0, 0
     FROM source, unnest(ARRAY[1, 2, 4]) AS seq;
