@@ -188,10 +188,12 @@ impl Writer {
         let mut batch = Batch::new(items, &self.sources, config.retention.admitted())?;
         let mut report = CommitReport::default();
         let readings = batch::unique(&mut batch.readings, &mut batch.quarantine, &mut report);
+        let mut told = fault_period::told(&batch.faults);
+        report.fault_statements =
+            self.standings.know(&mut session.connection, readings, &mut told, Instant::now()).await?;
         for rows in batch::windows(readings, config.chunk_interval) {
             path::store(session, &rows, &mut batch.quarantine, &mut report).await?;
         }
-        let mut told = fault_period::told(&batch.faults);
         let stored_before = report.rows_stored;
         let readings_new = stored_before == readings.len() as u64;
         let fault_rows = batch.faults.len() as u64;
@@ -202,8 +204,7 @@ impl Writer {
         }
         let new = AllNew { events: report.rows_stored - stored_before == fault_rows, readings: readings_new };
         let connection = &mut session.connection;
-        report.fault_statements =
-            self.standings.hear(connection, readings, &mut told, Instant::now()).await?;
+        self.standings.hear(readings, &mut told);
         let followed = fault_period::follow(connection, &mut self.standings, told, new).await?;
         report.fault_statements += followed.statements;
         report.faults_left_out = followed.left_out;

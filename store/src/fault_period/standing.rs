@@ -151,51 +151,68 @@ impl Standings {
         standing.elevator == elevator && age.is_some_and(|age| age < self.read_again)
     }
 
-    /// Takes what readings show, which are stored and sorted by elevator. What may change a period is added to
-    /// `told`; nearly always nothing. Gives how many statements that took.
-    pub(crate) async fn hear(
+    /// Reads where the terminals of a batch stand, as far as that is not known; before its rows are stored, so that
+    /// they are not taken for what was heard before. Readings are sorted by elevator. Gives how many statements that
+    /// took; nearly always none.
+    pub(crate) async fn know(
         &mut self,
         connection: &mut PgConnection,
         readings: &[ReadingRow<'_>],
         told: &mut BTreeMap<Of, Told>,
         now: Instant,
     ) -> Result<u32, StoreError> {
+        let mut unread = self.unread(readings, told, now);
+        if unread.is_empty() {
+            return Ok(0);
+        }
+        if self.known.len() + unread.len() > Self::LEN_MAX {
+            self.known.clear();
+            unread = self.unread(readings, told, now);
+        }
+        self.read(connection, &unread, told, now).await?;
+        Ok(1)
+    }
+
+    /// The terminals of a batch that are not known, each with its earliest time.
+    fn unread(
+        &self,
+        readings: &[ReadingRow<'_>],
+        told: &BTreeMap<Of, Told>,
+        now: Instant,
+    ) -> BTreeMap<Of, Timestamp> {
+        let is_known = |terminal: &TerminalId, elevator: i64| {
+            self.known.get(terminal).is_some_and(|standing| self.is_fresh(standing, elevator, now))
+        };
         let mut unread: BTreeMap<Of, Timestamp> = BTreeMap::new();
-        for (of, told) in &*told {
-            if !self.get(of).is_some_and(|standing| self.is_fresh(standing, of.0, now)) {
-                unread.extend(told.oldest().map(|oldest| (of.clone(), oldest)));
+        for (of, told) in told.iter().filter(|(of, _)| !is_known(&of.1, of.0)) {
+            unread.extend(told.oldest().map(|oldest| (of.clone(), oldest)));
+        }
+        for (elevator, terminal, group) in groups(readings) {
+            if let Some(first) = first_shown(group).filter(|_| !is_known(terminal, elevator)) {
+                let oldest = unread.entry((elevator, terminal.clone())).or_insert(first);
+                *oldest = (*oldest).min(first);
             }
         }
+        unread
+    }
+
+    /// Takes what readings show, which are stored and sorted by elevator. What may change a period is added to
+    /// `told`; nearly always nothing.
+    pub(crate) fn hear(&mut self, readings: &[ReadingRow<'_>], told: &mut BTreeMap<Of, Told>) {
         let mut rest: Vec<(Of, &[ReadingRow<'_>])> = Vec::new();
-        let one_terminal = |one: &ReadingRow<'_>, other: &ReadingRow<'_>| {
-            one.origin.elevator_id == other.origin.elevator_id
-                && one.origin.terminal_id == other.origin.terminal_id
-        };
-        for group in readings.chunk_by(one_terminal) {
-            let Some(first) = group.iter().find(|row| shows(row.reading).is_some()) else { continue };
-            let (elevator, terminal) = (first.origin.elevator_id, first.origin.terminal_id);
-            let known = self.known.get(terminal.as_str());
-            let is_fresh = known.is_some_and(|standing| self.is_fresh(standing, elevator, now));
-            let is_told = !told.is_empty() && told.contains_key(&(elevator, terminal.clone()));
-            if is_fresh
-                && !is_told
-                && self.known.get_mut(terminal.as_str()).is_some_and(|standing| standing.take(group))
-            {
+        for (elevator, terminal, group) in groups(readings) {
+            if first_shown(group).is_none() {
                 continue;
             }
-            let of = (elevator, terminal.clone());
-            if !is_fresh {
-                let oldest = unread.entry(of.clone()).or_insert(first.reading.time);
-                *oldest = (*oldest).min(first.reading.time);
+            let is_told = !told.is_empty() && told.contains_key(&(elevator, terminal.clone()));
+            let standing = self.known.get_mut(terminal).filter(|standing| standing.elevator == elevator);
+            if is_told || !standing.is_some_and(|standing| standing.take(group)) {
+                rest.push(((elevator, terminal.clone()), group));
             }
-            rest.push((of, group));
         }
-        let statements = u32::from(!unread.is_empty());
-        self.read(connection, &unread, told, now).await?;
         for (of, group) in rest {
             self.sort_out(of, group, told);
         }
-        Ok(statements)
     }
 
     /// Takes readings that are quiet, and gives the others to `told`.
@@ -244,12 +261,6 @@ impl Standings {
         told: &mut BTreeMap<Of, Told>,
         now: Instant,
     ) -> Result<(), StoreError> {
-        if of.is_empty() {
-            return Ok(());
-        }
-        if self.known.len() + of.len() > Self::LEN_MAX {
-            self.known.clear();
-        }
         for (of, standing) in standings(connection, of).await? {
             let standing = Standing { elevator: of.0, read: Some(now), ..standing };
             let believed = self.known.remove(&of.1).filter(|believed| believed.elevator == of.0);
@@ -265,6 +276,22 @@ impl Standings {
         }
         Ok(())
     }
+}
+
+/// Readings by elevator and terminal.
+fn groups<'a, 'b>(
+    readings: &'b [ReadingRow<'a>],
+) -> impl Iterator<Item = (i64, &'a TerminalId, &'b [ReadingRow<'a>])> {
+    let key = |row: &ReadingRow<'a>| (row.origin.elevator_id, row.origin.terminal_id);
+    readings.chunk_by(move |one, other| key(one) == key(other)).filter_map(move |group| {
+        let (elevator, terminal) = key(group.first()?);
+        Some((elevator, terminal, group))
+    })
+}
+
+/// The time of the first that shows something of faults.
+fn first_shown(group: &[ReadingRow<'_>]) -> Option<Timestamp> {
+    group.iter().find(|row| shows(row.reading).is_some()).map(|row| row.reading.time)
 }
 
 /// Standings of terminals, each with the newest reading since a time that shows something.

@@ -466,6 +466,15 @@ async fn the_first_list_of_a_terminal_is_followed_without_reading_its_rows() {
     assert_eq!((report.rows_stored, report.fault_statements), (50, 5), "for all of them");
     assert_eq!(brief(&database, 50).await, [by_list("power_off", 1_000, None)]);
 
+    // Nor is it with readings beside it: what comes with the list was not heard before it.
+    let beside = (51..=100).flat_map(|elevator| {
+        let shown = vec![listing(1, 990, &[]), listing(2, 1_010, &["power_off"]), listing(3, 1_020, &[])];
+        [active(elevator, 7, 1_000, &["power_off"]), readings(elevator, 7, 1_030, shown)]
+    });
+    let report = writer.commit(&beside.collect::<Vec<Item>>()).await.unwrap();
+    assert_eq!((report.rows_stored, report.fault_statements), (200, 5), "for all of them");
+    assert_eq!(brief(&database, 100).await, [by_list("power_off", 1_000, Some(1_020))]);
+
     // Of a terminal that an earlier version has heard, its rows are read.
     let earlier = "UPDATE source SET first_seen = '2020-01-01'";
     sqlx::query(earlier).execute(database.pool()).await.unwrap();
