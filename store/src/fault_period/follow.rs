@@ -6,7 +6,7 @@ use std::sync::Arc;
 use domain::fault_period::{self, Mark, Says, Shown};
 use domain::order::{Head, arrange};
 use domain::{FaultPeriod, Timestamp};
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Row as _};
 
 use super::read::{period, terminal};
@@ -45,13 +45,15 @@ pub(crate) struct Report {
 pub(crate) async fn follow(
     connection: &mut PgConnection,
     standings: &mut Standings,
-    told: BTreeMap<Of, Told>,
+    mut told: BTreeMap<Of, Told>,
     new: AllNew,
 ) -> Result<Report, StoreError> {
+    let mut report =
+        Report { statements: late_take(connection, standings, &mut told, new).await?, left_out: 0 };
     if told.is_empty() {
-        return Ok(Report::default());
+        return Ok(report);
     }
-    let mut report = Report { statements: 4, left_out: 0 };
+    report.statements += 4;
     let mut transaction = connection.begin().await?;
     let mut heads = heads_lock(&mut transaction, told.keys()).await?;
     let mut open = open_of(&mut transaction, told.keys()).await?;
@@ -68,19 +70,15 @@ pub(crate) async fn follow(
             // Another process has followed meanwhile what is not known here.
             since = since.into_iter().chain(standing.and_then(|standing| standing.quiet)).min();
         }
-        let mut one = One { of, head, is_whole, changed: until, open: before, marks: told.marks };
+        // Nothing was followed, so nothing has changed either.
+        let changed = if is_whole && head.is_none() { Some(Timestamp::default()) } else { until };
+        let mut one = One { of, head, is_whole, changed, open: before, marks: told.marks };
         arrange(&mut one.marks, |mark| mark.place, Mark::tie);
         if since.is_none() && all_new && is_straight(&one, standing) {
             let found = fault_period::follow(one.open.clone(), &one.marks);
             report.left_out += found.left_out;
             let before = std::mem::take(&mut one.open);
             one.go_on(found.periods, &before, None, &mut changes);
-        } else if since.is_none() && only_shown && head.is_some() && {
-            report.statements += 1;
-            says_nothing_new(&mut transaction, &one).await?
-        } {
-            followed.push(one);
-            continue;
         } else if let Some(oldest) = oldest.into_iter().chain(since).min() {
             report.statements += 4;
             if let Some(remade) = remade(&mut transaction, &one.of, &one.marks, oldest).await? {
@@ -148,38 +146,83 @@ fn is_straight(one: &One, standing: Option<&Standing>) -> bool {
         && standing.is_some_and(|standing| standing.lets_pass(&one.open, &one.marks))
 }
 
-/// Whether readings that came late show only what the periods say of their time.
-async fn says_nothing_new(connection: &mut PgConnection, one: &One) -> Result<bool, StoreError> {
-    let times = || one.marks.iter().map(|mark| mark.place.at);
-    let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(false) };
-    let (from, to) = (first.minus(SLACK), last.plus(SLACK));
+/// Takes readings that came late and show only what the periods say of their time, for all terminals at once and
+/// without a transaction. Gives how many statements that took.
+async fn late_take(
+    connection: &mut PgConnection,
+    standings: &mut Standings,
+    told: &mut BTreeMap<Of, Told>,
+    new: AllNew,
+) -> Result<u32, StoreError> {
+    let mut late: BTreeMap<Of, (Timestamp, Timestamp)> = BTreeMap::new();
+    for (of, told) in told.iter().filter(|(_, told)| told.since.is_none() && told.is_shown()) {
+        let Some(head) = standings.get(of).and_then(|standing| standing.head) else { continue };
+        let places = || told.marks.iter().map(|mark| mark.place);
+        let (first, last) = (places().map(|place| place.at).min(), places().map(|place| place.at).max());
+        if let (Some(first), Some(last)) = (first, last)
+            && !(new.readings && head.precedes(places()))
+        {
+            late.insert(of.clone(), (first.minus(SLACK), last.plus(SLACK)));
+        }
+    }
+    if late.is_empty() {
+        return Ok(0);
+    }
+    let mut periods = periods_of(connection, &late).await?;
+    for (of, (from, to)) in late {
+        let mut open = periods.remove(&of).unwrap_or_default();
+        let lies_within = |at: Timestamp| (from..=to).contains(&at);
+        let changes =
+            |it: &FaultPeriod| [Some(it.opened), it.closed, it.listed].into_iter().flatten().any(lies_within);
+        if open.iter().any(changes) {
+            continue;
+        }
+        for period in &mut open {
+            period.listed = period.listed.filter(|listed| *listed < from);
+        }
+        let says_nothing_new = |mark: &Mark| match &mark.says {
+            Says::Shown(Shown { codes, normal }) => !Shown::is_news(&open, codes.as_deref(), *normal),
+            _ => false,
+        };
+        if let Some(told) = told.get(&of).filter(|told| told.marks.iter().all(says_nothing_new)) {
+            standings.take_late(&of, &told.marks);
+        } else {
+            continue;
+        }
+        told.remove(&of);
+    }
+    Ok(1)
+}
+
+/// The periods of terminals that lie in a span of each, or reach into it.
+async fn periods_of(
+    connection: &mut PgConnection,
+    spans: &BTreeMap<Of, (Timestamp, Timestamp)>,
+) -> Result<BTreeMap<Of, Vec<FaultPeriod>>, StoreError> {
     let rows = sqlx::query(
-        "SELECT *
-         FROM fault_period
-         WHERE elevator_id = $1
-           AND terminal_id = $2
-           AND opened_by <> 'server'
-           AND opened <= $4
-           AND (closed IS NULL OR closed >= $3)",
+        "SELECT fault_period.*
+         FROM unnest($1::int8[], $2::text[], $3::timestamptz[], $4::timestamptz[])
+             AS asked (elevator_id, terminal_id, since, until)
+         JOIN fault_period USING (elevator_id, terminal_id)
+         WHERE fault_period.opened_by <> 'server'
+           AND fault_period.opened <= asked.until
+           AND (fault_period.closed IS NULL OR fault_period.closed >= asked.since)",
     )
-    .bind(one.of.0)
-    .bind(one.of.1.as_str())
-    .bind(from.to_utc())
-    .bind(to.to_utc())
+    .bind(spans.keys().map(|(elevator, _)| *elevator).collect::<Vec<_>>())
+    .bind(spans.keys().map(|(_, terminal)| terminal.as_str()).collect::<Vec<_>>())
+    .bind(spans.values().map(|(from, _)| from.to_utc()).collect::<Vec<_>>())
+    .bind(spans.values().map(|(_, to)| to.to_utc()).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
-    let mut open = rows.iter().map(period).collect::<Result<Vec<_>, _>>()?;
-    let lies_within = |at: Timestamp| (from..=to).contains(&at);
-    for period in &mut open {
-        if [Some(period.opened), period.closed, period.listed].into_iter().flatten().any(lies_within) {
-            return Ok(false);
-        }
-        period.listed = period.listed.filter(|listed| *listed < from);
+    periods_by_terminal(&rows)
+}
+
+fn periods_by_terminal(rows: &[PgRow]) -> Result<BTreeMap<Of, Vec<FaultPeriod>>, StoreError> {
+    let mut periods: BTreeMap<Of, Vec<FaultPeriod>> = BTreeMap::new();
+    for row in rows {
+        periods.entry((row.try_get("elevator_id")?, terminal(row)?)).or_default().push(period(row)?);
     }
-    Ok(one.marks.iter().all(|mark| match &mark.says {
-        Says::Shown(Shown { codes, normal }) => !Shown::is_news(&open, codes.as_deref(), *normal),
-        _ => false,
-    }))
+    Ok(periods)
 }
 
 /// The head after these marks, which are in their order.
@@ -237,7 +280,6 @@ pub(super) async fn open_of<'a>(
     of: impl Iterator<Item = &'a Of>,
 ) -> Result<BTreeMap<Of, Vec<FaultPeriod>>, StoreError> {
     let (elevators, terminals): (Vec<i64>, Vec<&str>) = of.map(|(id, name)| (*id, name.as_str())).unzip();
-    let mut open: BTreeMap<Of, Vec<FaultPeriod>> = BTreeMap::new();
     let rows = sqlx::query(
         "SELECT fault_period.*
          FROM unnest($1::int8[], $2::text[]) AS asked (elevator_id, terminal_id)
@@ -249,9 +291,7 @@ pub(super) async fn open_of<'a>(
     .bind(terminals)
     .fetch_all(connection)
     .await?;
-    for row in &rows {
-        open.entry((row.try_get("elevator_id")?, terminal(row)?)).or_default().push(period(row)?);
-    }
+    let mut open = periods_by_terminal(&rows)?;
     for open in open.values_mut() {
         in_order(open);
     }

@@ -84,10 +84,14 @@ impl Standing {
             return false;
         }
         for (place, (codes, normal)) in all() {
-            self.hear(place, codes, normal);
-            self.quiet = Some(self.quiet.map_or(place.at, |quiet| quiet.min(place.at)));
+            self.take_one(place, codes, normal);
         }
         true
+    }
+
+    fn take_one(&mut self, place: Place, codes: Option<&[Code]>, normal: bool) {
+        self.hear(place, codes, normal);
+        self.quiet = Some(self.quiet.map_or(place.at, |quiet| quiet.min(place.at)));
     }
 
     /// Whether the readings heard change nothing of what becomes of `open` after these marks, which are in order.
@@ -249,6 +253,17 @@ impl Standings {
         for mark in marks {
             if let Says::Shown(Shown { codes, normal }) = &mark.says {
                 standing.hear(mark.place, codes.as_deref(), *normal);
+            }
+        }
+    }
+
+    /// Takes readings that came late and change nothing.
+    pub(super) fn take_late(&mut self, of: &Of, marks: &[Mark]) {
+        let standing = self.known.get_mut(&of.1).filter(|standing| standing.elevator == of.0);
+        let Some(standing) = standing else { return };
+        for mark in marks {
+            if let Says::Shown(Shown { codes, normal }) = &mark.says {
+                standing.take_one(mark.place, codes.as_deref(), *normal);
             }
         }
     }

@@ -485,3 +485,34 @@ async fn the_first_list_of_a_terminal_is_followed_without_reading_its_rows() {
     assert!(other.commit(&[again]).await.unwrap().fault_statements > 5);
     assert_eq!(brief(&database, 50).await.len(), 2, "the list is followed as well");
 }
+
+#[tokio::test]
+async fn a_backlog_of_many_beside_open_faults_is_looked_at_in_one_statement() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut writer = writer(&database);
+    let day = 86_400_000;
+    let lists: Vec<Item> = (1..=50).map(|elevator| active(elevator, 7, day, &["power_off"])).collect();
+    writer.commit(&lists).await.unwrap();
+    let quiet = |elevator: i64| {
+        let shown = (0..20).map(|at| listing(at - 100, at * 1_000, &[])).collect();
+        readings(elevator, 7, day + 1_000, shown)
+    };
+    let report = writer.commit(&(1..=50).map(quiet).collect::<Vec<_>>()).await.unwrap();
+    assert_eq!((report.rows_stored, report.fault_statements), (1_000, 1));
+
+    // The one that shows something is followed, and no other.
+    let shown = vec![listing(-80, 30_000, &["entrapment"]), listing(-79, 31_000, &[])];
+    let report = writer.commit(&[readings(1, 7, day + 2_000, shown), quiet(2)]).await.unwrap();
+    assert_eq!((report.rows_stored, report.fault_statements), (2, 1 + 4 + 4));
+    let found = brief(&database, 1).await;
+    assert_eq!(found[0], by_list("entrapment", 30_000, Some(31_000)));
+    assert_eq!(found.len(), 2);
+
+    // A terminal that has never had a fault is believed so by the next process.
+    writer.commit(&[active(60, 7, day, &[])]).await.unwrap();
+    let mut next = crate::common::writer(&database);
+    let shown = (0..20).map(|at| listing(at - 100, at * 1_000, &[])).collect();
+    let report = next.commit(&[readings(60, 7, day + 1_000, shown)]).await.unwrap();
+    assert_eq!((report.rows_stored, report.fault_statements), (20, 1), "where it stands");
+}
