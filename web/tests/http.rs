@@ -8,8 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use domain::{
+    Arrival, ArrivalNo, BootId, Code, EventBatch, EventState, FaultEvent, Message, Seq, TerminalId, Timestamp,
+};
 use serde_json::{Value, json};
-use store::{Acknowledgement, Database, StoreConfig};
+use store::{Acknowledgement, Database, Incoming, Item, StoreConfig, StoreMetrics, Writer};
 use support::{Server, alarm, at, elevator_state, fill};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -187,6 +190,7 @@ async fn elevators_are_listed_page_by_page() {
     assert!(latest["age_ms"].as_i64().unwrap() >= 0);
     assert!(latest.get("engine").is_none(), "the engine's memory is its own");
     let silent = server.get(&format!("/api/v1/elevators/{}", ids[0])).await.json();
+    assert_eq!(silent["faults"], json!([]));
     assert_eq!(silent["state"], Value::Null);
     assert_eq!(
         silent["terminals"],
@@ -194,6 +198,44 @@ async fn elevators_are_listed_page_by_page() {
             "terminal_id": "t0", "presence": null, "reason": null, "since": null, "last_seen": null,
         }])
     );
+}
+
+#[tokio::test]
+async fn faults_that_last_are_shown_with_their_elevator() {
+    let (_kept, database) = support::database().await;
+    let ids = fill(&database, &["350102"]).await;
+    let noon: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+    let says = |no: i64, slug: &str, state| {
+        let arrived = noon.plus(Duration::from_secs(no.unsigned_abs()));
+        let time = arrived.minus(Duration::from_hours(2));
+        let code = Code::canonical(slug).unwrap();
+        let events = vec![FaultEvent { seq: Seq(no), time, code, state }];
+        let batch = EventBatch { boot: BootId(7), sent: Some(time), events, active: None };
+        Item::Message(Incoming {
+            elevator_id: ids[0],
+            terminal_id: TerminalId::new("t0").unwrap(),
+            arrival: Arrival { no: ArrivalNo(no), at: arrived },
+            message: Arc::new(Message::Event(batch)),
+        })
+    };
+    let mut writer = Writer::new(&database, Arc::new(StoreMetrics::default()));
+    let (open, close) = (EventState::Open, EventState::Close);
+    for (no, slug, state) in [
+        (1, "unknown_code", open),
+        (2, "stop_outside_zone", open),
+        (3, "power_off", open),
+        (4, "power_off", close),
+    ] {
+        writer.commit(&[says(no, slug, state)]).await.unwrap();
+    }
+    let server = Server::start(database, vec![]).await;
+    let one = server.get(&format!("/api/v1/elevators/{}", ids[0])).await.json();
+    let mut faults = one["faults"].as_array().unwrap().clone();
+    assert_eq!(faults[0]["began"], "2026-11-22T12:00:01.000Z", "by the server's clock");
+    faults.sort_by_key(|fault| fault["kind"].to_string());
+    assert_eq!(column(&faults, "kind"), ["clock_skew", "stop_outside_zone", "unknown_code"]);
+    assert_eq!(column(&faults, "opened_by"), ["server", "event", "event"]);
+    assert_eq!(column(&faults, "terminal_id"), ["t0", "t0", "t0"]);
 }
 
 #[tokio::test]

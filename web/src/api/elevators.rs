@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State as FromState};
 use domain::{Area, CarStatus, Direction, DoorState, ElevatorId, Passengers, ServiceMode, Timestamp};
 use serde::{Deserialize, Serialize};
-use store::{ElevatorRecord, LatestState, TerminalPresence};
+use store::{ElevatorRecord, FaultPeriodRecord, LatestState, TerminalPresence};
 use utoipa::{IntoParams, ToSchema};
 
 use super::extract::{Params, limit, parse, parse_option};
@@ -56,6 +56,39 @@ pub(crate) struct ElevatorView {
     terminals: Vec<TerminalView>,
     /// Latest state; null until its terminal has sent something.
     state: Option<StateView>,
+}
+
+/// An elevator with the faults that last.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ElevatorDetail {
+    /// The elevator.
+    #[serde(flatten)]
+    elevator: ElevatorView,
+    /// Faults and modes that last, oldest first: what its terminals told, and what the server sees itself, such as
+    /// `clock_skew`.
+    faults: Vec<FaultView>,
+}
+
+/// A fault that lasts.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct FaultView {
+    /// Whose.
+    terminal_id: String,
+    /// Its code as sent.
+    #[schema(example = "5")]
+    code: String,
+    /// Its name in the fault taxonomy; `unknown_code` where it is not mapped.
+    #[schema(example = "stop_outside_zone")]
+    kind: &'static str,
+    /// The same in Chinese.
+    kind_chinese: &'static str,
+    /// The same in English.
+    kind_english: &'static str,
+    /// Its begin, by the terminal's clock corrected by the server's.
+    began: Moment,
+    /// What told it: `event`, `list` (of active codes) or `server`.
+    #[schema(example = "event")]
+    opened_by: &'static str,
 }
 
 /// A terminal and its connection.
@@ -130,6 +163,21 @@ impl ElevatorView {
             name: record.name,
             registration_code: record.registration_code,
             state: record.latest.map(|latest| StateView::of(latest, now)),
+        }
+    }
+}
+
+impl From<&FaultPeriodRecord> for FaultView {
+    fn from(record: &FaultPeriodRecord) -> Self {
+        let code = &record.period.code;
+        Self {
+            terminal_id: record.terminal_id.to_string(),
+            code: code.raw.to_string(),
+            kind: code.fault.slug,
+            kind_chinese: code.fault.chinese,
+            kind_english: code.fault.english,
+            began: Moment(record.period.opened),
+            opened_by: record.period.opened_by.slug(),
         }
     }
 }
@@ -212,14 +260,14 @@ pub(crate) async fn list(
     Ok(Json(ElevatorPage { items: with_terminals(&state, found).await?, next }))
 }
 
-/// One elevator with its latest state.
+/// One elevator with its latest state and the faults that last.
 #[utoipa::path(
     get,
     path = "/api/v1/elevators/{elevator_id}",
     operation_id = "elevator_get",
     tag = "elevators",
     params(("elevator_id" = i64, Path, description = "Liftwatch's own number of the elevator")),
-    responses((status = 200, body = ElevatorView, description = "The elevator"),
+    responses((status = 200, body = ElevatorDetail, description = "The elevator"),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "The id is none"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "Try again later"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "No such elevator"))
@@ -227,13 +275,14 @@ pub(crate) async fn list(
 pub(crate) async fn one(
     FromState(state): FromState<State>,
     Path(elevator_id): Path<String>,
-) -> Result<Json<ElevatorView>, Problem> {
+) -> Result<Json<ElevatorDetail>, Problem> {
     let id = ElevatorId(parse("elevator_id", &elevator_id, "17")?);
     let found = ask(&state, state.parts.database.elevator_get(id)).await?;
-    match with_terminals(&state, found.into_iter().collect()).await?.pop() {
-        Some(view) => Ok(Json(view)),
-        None => Err(Problem::not_found(format!(
+    let Some(elevator) = with_terminals(&state, found.into_iter().collect()).await?.pop() else {
+        return Err(Problem::not_found(format!(
             "no elevator {id} is registered; /api/v1/elevators lists those that are"
-        ))),
-    }
+        )));
+    };
+    let open = ask(&state, state.parts.database.faults_open(id)).await?;
+    Ok(Json(ElevatorDetail { elevator, faults: open.iter().map(FaultView::from).collect() }))
 }
