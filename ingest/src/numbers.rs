@@ -29,13 +29,11 @@ pub(crate) fn known(
     }
 }
 
-/// `boot` and all `seq` of a JSON object whose other fields may be anything.
+/// `boot` and all `seq` of a JSON object whose other fields may be anything. Without `boot` nothing: a terminal's
+/// profile may name it otherwise, and numbers must not be claimed for a boot that is not theirs.
 fn peek(payload: &[u8]) -> Option<(BootId, SeqRanges)> {
     let value: Value = serde_json::from_slice(payload).ok()?;
-    let boot = match value.get("boot") {
-        None => 0,
-        Some(boot) => u32::try_from(boot.as_u64()?).ok()?,
-    };
+    let boot = u32::try_from(value.get("boot")?.as_u64()?).ok()?;
     let seq = |one: &Value| one.get("seq").and_then(Value::as_i64).map(|seq| (seq, seq));
     let lists = ["readings", "events"].iter().filter_map(|list| value.get(*list)?.as_array()).flatten();
     Some((BootId(boot), lists.chain([&value]).filter_map(seq).collect()))
@@ -59,7 +57,8 @@ mod tests {
         );
         check(r#"{"boot":7,"events":[{"seq":2}],"seq":"x"}"#, &[(2, 2)]);
         check(r#"{"boot":-1,"seq":5}"#, &[]);
-        check(r#"{"seq":-5}"#, &[]);
+        check(r#"{"boot":7,"seq":-5}"#, &[]);
+        check(r#"{"Boot_Count":7,"seq":5,"time":"noon"}"#, &[]);
         check("[1,2]", &[]);
         check("nothing", &[]);
     }

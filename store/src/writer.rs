@@ -75,6 +75,8 @@ pub struct CommitReport {
     pub fault_statements: u32,
     /// Faults of which no occurrence is kept, because their terminal has as many open as are kept. Their rows are.
     pub faults_left_out: u64,
+    /// Declarations of discarded numbers that are not noted, because their boot has made too many that lie apart.
+    pub declarations_left_out: u64,
     /// From call to return.
     pub micros: u64,
 }
@@ -218,7 +220,7 @@ impl Writer {
             let now = Timestamp::from(time::OffsetDateTime::now_utc());
             rollup::late_insert(&mut session.connection, batch.late(now.max(newest))).await?;
         }
-        path::gaps_insert(&mut session.connection, &batch.gaps).await?;
+        report.declarations_left_out = path::gaps_insert(&mut session.connection, &batch.gaps).await?;
         path::told_insert(&mut session.connection, &batch.told).await?;
         if let Some(clocks) = &mut self.clocks
             && let Some(skewed) = clocks.follow(&mut session.connection, messages(), Instant::now()).await?

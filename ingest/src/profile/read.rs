@@ -9,7 +9,7 @@ use domain::{
     Statistics, TelemetryBatch, Timestamp, limits,
 };
 use proto::decode::{DecodeError, codes, expanded};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use super::ProfileView;
 use super::rule::{Outcome, text_of};
@@ -32,6 +32,9 @@ pub(crate) enum VendorError {
     /// An event without its parts.
     #[error("an event has a code, a time and a state, or there is a list of all active codes")]
     Event,
+    /// Readings of two boots, whose numbers would be taken for one row of numbers.
+    #[error("readings of boot {one} and of boot {other} in one payload: each boot is sent on its own")]
+    Boots { one: u32, other: u32 },
     /// A value outside its bounds.
     #[error(transparent)]
     Value(#[from] DecodeError),
@@ -68,6 +71,16 @@ impl<'v> Found<'v> {
     }
 }
 
+/// What a payload says around its readings or events; where they stand in a list of their own, they say it
+/// themselves.
+#[derive(Default)]
+struct Around {
+    boot: Option<BootId>,
+    sent: Option<Timestamp>,
+    prev_boot_last_seq: Option<i64>,
+    dropped: Option<(i64, i64)>,
+}
+
 impl<'a> Vendor<'a> {
     pub(crate) fn new(view: ProfileView<'a>) -> Self {
         Self { view, unmapped: 0, trace: None }
@@ -80,48 +93,44 @@ impl<'a> Vendor<'a> {
     /// Reads what came under `telemetry.json`.
     pub(crate) fn telemetry(&mut self, payload: &[u8]) -> Result<TelemetryBatch, VendorError> {
         let root = parse(payload)?;
-        let mut batch = TelemetryBatch {
-            boot: BootId(0),
-            sent: None,
-            prev_boot_last_seq: None,
-            dropped: None,
-            readings: vec![],
-        };
+        let mut around = Around::default();
+        let mut readings = Vec::new();
         let (envelope, list) = match &root {
             Value::Object(object) => {
                 let envelope = self.find(object);
+                self.around(&mut around, &envelope, object)?;
                 let list = match envelope.get(Target::Readings) {
                     Some(Value::Array(list)) => objects(list)?,
                     Some(Value::Object(one)) => vec![one],
                     Some(_) => return Err(VendorError::Shape),
                     None => vec![],
                 };
-                (Some((envelope, object)), list)
+                (Some(envelope), list)
             }
             Value::Array(list) => (None, objects(list)?),
             _ => return Err(VendorError::Shape),
         };
-        let mut time = None;
-        if let Some((envelope, object)) = &envelope {
-            batch.boot = self.boot(envelope);
-            batch.sent = self.moment(envelope, Target::Sent).map(whole_millis);
-            batch.prev_boot_last_seq = self.count(envelope, Target::PrevBootLastSeq);
-            batch.dropped = dropped(object);
-            if envelope.get(Target::Readings).is_none() {
-                batch.readings.push(self.reading(envelope, None)?);
-                return Ok(batch);
+        if let Some(alone) = envelope.as_ref().filter(|envelope| envelope.get(Target::Readings).is_none()) {
+            readings.push(self.reading(alone, None)?);
+        } else {
+            let count = list.len();
+            if count == 0 || count > limits::BATCH_READINGS_MAX {
+                return Err(DecodeError::Count { what: "readings", count, bound: "1 to 1,000" }.into());
             }
-            time = self.moment(envelope, Target::Time);
+            let time = envelope.as_ref().and_then(|envelope| self.moment(envelope, Target::Time));
+            for object in list {
+                let found = self.find(object);
+                self.around(&mut around, &found, object)?;
+                readings.push(self.reading(&found, time)?);
+            }
         }
-        let count = list.len();
-        if count == 0 || count > limits::BATCH_READINGS_MAX {
-            return Err(DecodeError::Count { what: "readings", count, bound: "1 to 1,000" }.into());
-        }
-        for object in list {
-            let found = self.find(object);
-            batch.readings.push(self.reading(&found, time)?);
-        }
-        Ok(batch)
+        Ok(TelemetryBatch {
+            boot: around.boot.unwrap_or_default(),
+            sent: around.sent.map(whole_millis),
+            prev_boot_last_seq: around.prev_boot_last_seq,
+            dropped: around.dropped,
+            readings,
+        })
     }
 
     /// Reads what came under `stats.json`: times, numbers and boots by the profile, counters by the names of the open
@@ -132,7 +141,7 @@ impl<'a> Vendor<'a> {
         let found = self.find(&object);
         let Some(time) = self.moment(&found, Target::Time) else { return Err(self.no_time(&found)) };
         let sent = self.moment(&found, Target::Sent);
-        let (seq, boot) = (self.count(&found, Target::Seq), self.boot(&found).0);
+        let (seq, boot) = (self.count(&found, Target::Seq), self.boot(&found).unwrap_or_default().0);
         let is_around = |name: &str| {
             let targets = self.view.profile.names.get(name);
             targets.is_some_and(|targets| targets.iter().any(|(target, _)| AROUND.contains(target)))
@@ -152,17 +161,17 @@ impl<'a> Vendor<'a> {
     /// Reads what came under `event.json`.
     pub(crate) fn events(&mut self, payload: &[u8]) -> Result<EventBatch, VendorError> {
         let root = parse(payload)?;
-        let mut batch = EventBatch { boot: BootId(0), sent: None, events: vec![], active: None };
+        let mut around = Around::default();
+        let mut active = None;
         let mut events = Vec::new();
         let mut list = Vec::new();
         match &root {
             Value::Array(all) => list = objects(all)?,
             Value::Object(object) => {
                 let found = self.find(object);
-                batch.boot = self.boot(&found);
-                batch.sent = self.moment(&found, Target::Sent).map(whole_millis);
-                if let Some(active) = found.get(Target::Active) {
-                    batch.active = self.codes(active)?.known();
+                self.around(&mut around, &found, object)?;
+                if let Some(codes) = found.get(Target::Active) {
+                    active = self.codes(codes)?.known();
                 }
                 match found.get(Target::Events) {
                     Some(Value::Array(all)) => list = objects(all)?,
@@ -178,13 +187,18 @@ impl<'a> Vendor<'a> {
         }
         for object in list {
             let found = self.find(object);
+            self.around(&mut around, &found, object)?;
             self.event(&found, &mut events)?;
         }
-        if events.is_empty() && batch.active.is_none() {
+        if events.is_empty() && active.is_none() {
             return Err(VendorError::Event);
         }
-        batch.events = expanded(events.into_iter().map(Ok))?;
-        Ok(batch)
+        Ok(EventBatch {
+            boot: around.boot.unwrap_or_default(),
+            sent: around.sent.map(whole_millis),
+            events: expanded(events.into_iter().map(Ok))?,
+            active,
+        })
     }
 
     fn reading(&mut self, found: &Found<'_>, time: Option<Timestamp>) -> Result<Reading, VendorError> {
@@ -401,8 +415,31 @@ impl<'a> Vendor<'a> {
         number
     }
 
-    fn boot(&mut self, found: &Found<'_>) -> BootId {
-        BootId(self.count(found, Target::Boot).and_then(|number| u32::try_from(number).ok()).unwrap_or(0))
+    /// Of a number that is too large for 32 bits, such as the milliseconds of the start, the lower ones: boots stay
+    /// apart, and one number more is one boot later.
+    fn boot(&mut self, found: &Found<'_>) -> Option<BootId> {
+        self.count(found, Target::Boot).map(|number| BootId(number as u32))
+    }
+
+    /// Takes what `found` says beside its reading or event: the first word counts, of `sent` the last moment.
+    fn around(
+        &mut self,
+        around: &mut Around,
+        found: &Found<'_>,
+        object: &Map<String, Value>,
+    ) -> Result<(), VendorError> {
+        if let Some(boot) = self.boot(found) {
+            let first = *around.boot.get_or_insert(boot);
+            if first != boot {
+                return Err(VendorError::Boots { one: first.0, other: boot.0 });
+            }
+        }
+        around.sent = around.sent.max(self.moment(found, Target::Sent));
+        if let Some(seq) = self.count(found, Target::PrevBootLastSeq) {
+            around.prev_boot_last_seq.get_or_insert(seq);
+        }
+        around.dropped = around.dropped.or_else(|| dropped(object));
+        Ok(())
     }
 
     fn moment(&mut self, found: &Found<'_>, target: Target) -> Option<Timestamp> {
@@ -463,7 +500,7 @@ impl<'a> Vendor<'a> {
     fn raw_code(&self, value: &Value) -> Vec<String> {
         let codes = &self.view.profile.codes;
         match value {
-            Value::Number(number) => match number.as_u64() {
+            Value::Number(number) => match whole(number) {
                 Some(number) => vec![codes.text_of(number)],
                 None => text_of(value).into_iter().collect(),
             },
@@ -537,6 +574,12 @@ fn objects(list: &[Value]) -> Result<Vec<&Map<String, Value>>, VendorError> {
 fn dropped(object: &Map<String, Value>) -> Option<(i64, i64)> {
     let range = object.get("dropped")?;
     Some((range.get("from")?.as_i64()?, range.get("to")?.as_i64()?))
+}
+
+/// A number without a fraction; `10.0` is ten, since some languages know no other numbers.
+fn whole(number: &Number) -> Option<u64> {
+    let parts = || number.as_f64().filter(|parts| parts.fract() == 0.0 && (0.0..1e15).contains(parts));
+    number.as_u64().or_else(|| parts().map(|parts| parts as u64))
 }
 
 /// As the store keeps `sent`: see `json.rs`.

@@ -4,7 +4,9 @@
 mod codes;
 mod mistakes;
 
-use domain::{BootId, Counter, DeviceKind, EventBatch, Field, Message, Reading, Seq, TelemetryBatch};
+use domain::{
+    BootId, Counter, DeviceKind, EventBatch, Field, Message, Reading, Seq, TelemetryBatch, Timestamp,
+};
 use proptest::prelude::*;
 
 use super::{ProfileView, Profiles};
@@ -352,6 +354,60 @@ fn payloads_have_several_shapes() {
     let own = ProfileView { profile: &own, kind: DeviceKind::Lift };
     let payload = r#"{"data":{"time":1,"state":{"door":{"zone":"level"},"other":1}}}"#;
     assert_eq!(self::batch(own, payload).0.readings[0].door_zone, Field::Known(true));
+}
+
+#[test]
+fn readings_in_a_list_say_their_boot_themselves() {
+    let lift = view("exchange", DeviceKind::Lift);
+    let (batch, _) = batch(
+        lift,
+        r#"[{"boot":7,"seq":5,"time":1763769600000,"sent":1763769602000,"prev_boot_last_seq":90,
+             "dropped":{"from":1,"to":4}},
+            {"boot":7,"seq":6,"time":1763769601000,"sent":1763769603000}]"#,
+    );
+    assert_eq!((batch.boot.0, batch.prev_boot_last_seq, batch.dropped), (7, Some(90), Some((1, 4))));
+    assert_eq!(batch.sent.map(Timestamp::millis), Some(1_763_769_603_000), "the last that was sent");
+    let within = r#"{"readings":[{"boot":7,"time":1},{"time":2}]}"#;
+    assert_eq!(self::batch(lift, within).0.boot.0, 7);
+    let list = r#"[{"boot":8,"seq":1,"time":1763769600000,"code":"04","state":"open"}]"#;
+    assert_eq!(events("exchange", DeviceKind::Lift, list).boot.0, 8);
+    for mixed in
+        [r#"[{"boot":7,"time":1},{"boot":8,"time":2}]"#, r#"{"boot":7,"readings":[{"boot":8,"time":2}]}"#]
+    {
+        let error = decode("lift/v1/350102/t1/telemetry.json", mixed.as_bytes(), lift).unwrap_err();
+        assert_eq!(
+            error.detail,
+            "readings of boot 7 and of boot 8 in one payload: each boot is sent on its own"
+        );
+    }
+}
+
+#[test]
+fn boots_that_are_moments_stay_apart() {
+    let lift = view("exchange", DeviceKind::Lift);
+    let boot = |boot: i64| batch(lift, &format!(r#"{{"boot":{boot},"time":1}}"#)).0.boot.0;
+    assert_eq!(boot(i64::from(u32::MAX)), u32::MAX);
+    let (one, other) = (boot(1_763_769_600_000), boot(1_763_769_600_001));
+    assert!(one != 0 && other == one.wrapping_add(1), "{one} {other}");
+    let (strange, unmapped) = batch(lift, r#"{"boot":"a5","time":1}"#);
+    assert_eq!((strange.boot.0, unmapped), (0, 1), "counted");
+}
+
+#[test]
+fn a_code_that_is_a_whole_float_is_the_code_of_its_number() {
+    let raw = |profile: &str, codes: &str| {
+        let reading = read(profile, DeviceKind::Lift, &format!(r#""codes":{codes}"#));
+        reading.codes.known().unwrap_or_default().iter().map(|code| code.raw.to_string()).collect::<Vec<_>>()
+    };
+    // The open JSON has whole numbers only.
+    let is_asked = |name: &&str| {
+        let profile = Profiles::shipped().get(name).unwrap();
+        profile.kinds().contains(&DeviceKind::Lift) && !profile.is_open_json()
+    };
+    for profile in Profiles::shipped().names().filter(is_asked) {
+        assert_eq!(raw(profile, "[10.0,4.0]"), raw(profile, "[10,4]"), "{profile}");
+    }
+    assert_eq!(raw("exchange", "[1.5]"), ["1.5"]);
 }
 
 #[test]

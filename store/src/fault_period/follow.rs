@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use domain::fault_period::{self, Mark, Says, Shown};
-use domain::order::{Head, arrange};
+use domain::order::{Head, Place, arrange};
 use domain::{FaultPeriod, Timestamp};
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Row as _};
@@ -159,8 +159,13 @@ async fn late_take(
         let Some(head) = standings.get(of).and_then(|standing| standing.head) else { continue };
         let places = || told.marks.iter().map(|mark| mark.place);
         let (first, last) = (places().map(|place| place.at).min(), places().map(|place| place.at).max());
+        // Numbered after what was followed, and not later by the clock: it was set back. Time tells no order then.
+        let is_set_back = |place: Place| {
+            place.source == head.source && place.seq > head.seq && place.at <= head.at && head.seq.0 > 0
+        };
         if let (Some(first), Some(last)) = (first, last)
             && !(new.readings && head.precedes(places()))
+            && !places().any(is_set_back)
         {
             late.insert(of.clone(), (first.minus(SLACK), last.plus(SLACK)));
         }
@@ -203,10 +208,21 @@ async fn periods_of(
         "SELECT fault_period.*
          FROM unnest($1::int8[], $2::text[], $3::timestamptz[], $4::timestamptz[])
              AS asked (elevator_id, terminal_id, since, until)
-         JOIN fault_period USING (elevator_id, terminal_id)
+         CROSS JOIN LATERAL (
+             SELECT *
+             FROM fault_period
+             WHERE fault_period.elevator_id = asked.elevator_id
+               AND fault_period.terminal_id = asked.terminal_id
+               AND fault_period.closed IS NULL
+             UNION ALL
+             SELECT *
+             FROM fault_period
+             WHERE fault_period.elevator_id = asked.elevator_id
+               AND fault_period.terminal_id = asked.terminal_id
+               AND fault_period.closed >= asked.since
+         ) AS fault_period
          WHERE fault_period.opened_by <> 'server'
-           AND fault_period.opened <= asked.until
-           AND (fault_period.closed IS NULL OR fault_period.closed >= asked.since)",
+           AND fault_period.opened <= asked.until",
     )
     .bind(spans.keys().map(|(elevator, _)| *elevator).collect::<Vec<_>>())
     .bind(spans.keys().map(|(_, terminal)| terminal.as_str()).collect::<Vec<_>>())

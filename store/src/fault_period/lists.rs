@@ -33,15 +33,20 @@ pub(crate) async fn lists_news(
     let asked = rows.iter().zip(again).filter(|(_, again)| **again != Again::Not);
     let asked: BTreeSet<Of> = asked.map(|(row, _)| of(row)).collect();
     let open = if asked.is_empty() { BTreeMap::new() } else { open_of(connection, asked.iter()).await? };
+    // By terminal: a batch may hold many lists of one, and thousands of readings of others.
+    let mut shown: BTreeMap<Of, Vec<_>> = asked.iter().map(|of| (of.clone(), Vec::new())).collect();
+    let readings = if asked.is_empty() { &[] } else { readings };
+    for it in readings {
+        if let Some(shown) = shown.get_mut(&(it.origin.elevator_id, it.origin.terminal_id.clone())) {
+            shown.extend(shows(it.reading));
+        }
+    }
+    for shown in shown.values_mut() {
+        shown.dedup();
+    }
     let readings_are_news = |row: &FaultRow<'_>, open: &[FaultPeriod]| {
-        readings
-            .iter()
-            .filter(|it| {
-                it.origin.elevator_id == row.origin.elevator_id
-                    && it.origin.terminal_id == row.origin.terminal_id
-            })
-            .filter_map(|it| shows(it.reading))
-            .any(|(codes, normal)| Shown::is_news(open, codes, normal))
+        let shown = shown.get(&of(row)).map(Vec::as_slice).unwrap_or_default();
+        shown.iter().any(|(codes, normal)| Shown::is_news(open, *codes, *normal))
     };
     let is_news = |(row, again): (&FaultRow<'_>, &Again)| {
         let open = || open.get(&of(row)).map(Vec::as_slice).unwrap_or_default();

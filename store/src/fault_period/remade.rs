@@ -61,7 +61,14 @@ pub(super) async fn remade(
          WHERE elevator_id = $1
            AND terminal_id = $2
            AND opened_by <> 'server'
-           AND (opened >= $3 OR closed IS NULL OR closed >= $3)",
+           AND closed IS NULL
+         UNION ALL
+         SELECT *
+         FROM fault_period
+         WHERE elevator_id = $1
+           AND terminal_id = $2
+           AND opened_by <> 'server'
+           AND closed >= $3",
     )
     .bind(*elevator)
     .bind(terminal.as_str())

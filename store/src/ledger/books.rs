@@ -92,7 +92,8 @@ pub(crate) async fn side_books(
     let gaps = sqlx::query(
         "SELECT source, seq_from, seq_to, noted, settled, outcome
          FROM sequence_gap
-         WHERE source = ANY ($1)",
+         WHERE source = ANY ($1)
+         ORDER BY source, seq_from",
     )
     .bind(ids)
     .fetch_all(&mut *connection)

@@ -30,6 +30,17 @@ impl SeqRanges {
         }
     }
 
+    /// As [`Self::insert`], unless there were more than `most` ranges then and more than before. False: not added.
+    pub(crate) fn insert_bounded(&mut self, from: i64, to: i64, most: usize) -> bool {
+        let mut with = self.clone();
+        with.insert(from, to);
+        let fits = with.0.len() <= most.max(self.0.len());
+        if fits {
+            *self = with;
+        }
+        fits
+    }
+
     fn insert_below(&mut self, from: i64, to: i64) {
         // Ranges that touch the new one become one with it.
         let first = self.0.partition_point(|range| range.1 + 1 < from);

@@ -61,7 +61,7 @@ pub(crate) struct Books {
     pub(crate) time_first: Option<Timestamp>,
     /// The lowest number of a row that is too young to be deleted, see [`Yardstick::young_since`].
     pub(crate) young: Option<i64>,
-    /// Gaps with the time they were noted.
+    /// Gaps with the time they were noted, in order; none overlaps another.
     pub(crate) noted: Vec<(i64, i64, Timestamp)>,
 }
 
@@ -184,7 +184,8 @@ impl Books {
 
     /// Since when this gap can be known: as the ledger noted it, or when a number above it arrived first.
     fn noted_at(&self, from: i64, to: i64, since: &[Timestamp]) -> Option<Timestamp> {
-        let noted = self.noted.iter().filter(|gap| gap.0 <= to && from <= gap.1).map(|gap| gap.2).min();
+        let first = self.noted.partition_point(|gap| gap.1 < from);
+        let noted = self.noted[first..].iter().take_while(|gap| gap.0 <= to).map(|gap| gap.2).min();
         let above = self.stored.as_slice().partition_point(|range| range.1 < to);
         noted.or_else(|| since.get(above).copied()).or(self.told.map(|(_, at)| at))
     }

@@ -21,6 +21,8 @@ pub struct StoreMetrics {
     pub quarantined: Family<ReasonLabel, Counter>,
     /// Faults of which no occurrence is kept: their terminal has too many open.
     pub faults_left_out: Counter,
+    /// Declarations of discarded numbers that are not noted: too many of one boot lie apart.
+    pub declarations_left_out: Counter,
     /// Terminals whose clock is off now.
     pub clock_skewed: Gauge,
     /// Batches committed.
@@ -47,6 +49,7 @@ impl Default for StoreMetrics {
             rows_repeated: Counter::default(),
             quarantined: Family::default(),
             faults_left_out: Counter::default(),
+            declarations_left_out: Counter::default(),
             clock_skewed: Gauge::default(),
             commits: Counter::default(),
             commits_detoured: Counter::default(),
@@ -73,6 +76,11 @@ impl StoreMetrics {
             "Faults of which no occurrence is kept, because their terminal has too many open",
             metrics.faults_left_out.clone(),
         );
+        registry.register(
+            "declarations_left_out",
+            "Declarations of discarded numbers that are not noted, because too many of one boot lie apart",
+            metrics.declarations_left_out.clone(),
+        );
         registry.register("clock_skewed", "Terminals whose clock is off now", metrics.clock_skewed.clone());
         registry.register("commits", "Batches committed", metrics.commits.clone());
         registry.register(
@@ -89,6 +97,7 @@ impl StoreMetrics {
         self.rows_stored.inc_by(report.rows_stored);
         self.rows_repeated.inc_by(report.rows_repeated);
         self.faults_left_out.inc_by(report.faults_left_out);
+        self.declarations_left_out.inc_by(report.declarations_left_out);
         self.commits.inc();
         if report.statements > 1 {
             self.commits_detoured.inc();

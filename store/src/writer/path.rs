@@ -1,6 +1,6 @@
 //! The ways of rows into their table: straight, around what is there already, and around what is refused.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use domain::Timestamp;
 use sqlx::postgres::PgConnection;
@@ -14,7 +14,7 @@ use crate::error::{Class, classify};
 use crate::fault_period::Again;
 use crate::quarantine::{QuarantineEntry, QuarantineReason};
 use crate::rows::{FaultRow, Key, ReadingRow, Row, STATE_ACTIVE, Table};
-use crate::{StoreError, fault_period};
+use crate::{SeqRanges, StoreError, fault_period};
 
 /// Statements a batch may spend on halving; after them its remaining rows go one by one, so that a batch full
 /// of refused rows costs at most one statement per row more.
@@ -211,26 +211,61 @@ async fn lists_last(
     Ok(found.into_iter().map(|(elevator, source, seq)| ((elevator, source), seq)).collect())
 }
 
-/// Notes what terminals say they had to discard.
-pub(super) async fn gaps_insert(connection: &mut PgConnection, gaps: &[Gap]) -> Result<(), sqlx::Error> {
+/// Ranges of one source that its terminal may declare as discarded; those that touch are one. Full: what comes apart
+/// from them is not noted, so its numbers stay unaccounted for. Each costs every write of that source's ledger.
+const DECLARED_MAX: usize = 1_000;
+
+/// Notes what terminals say they had to discard. Gives how many declarations were not noted.
+pub(super) async fn gaps_insert(connection: &mut PgConnection, gaps: &[Gap]) -> Result<u64, StoreError> {
     if gaps.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
-    let sources: Vec<i32> = gaps.iter().map(|gap| gap.source.0).collect();
-    let from: Vec<i64> = gaps.iter().map(|gap| gap.from).collect();
-    let to: Vec<i64> = gaps.iter().map(|gap| gap.to).collect();
+    let sources: BTreeSet<i32> = gaps.iter().map(|gap| gap.source.0).collect();
+    let before: Vec<(i32, i64, i64)> = sqlx::query_as(
+        "SELECT source, seq_from, seq_to
+         FROM sequence_dropped
+         WHERE source = ANY ($1)
+           AND reason = 'dropped'",
+    )
+    .bind(sources.into_iter().collect::<Vec<_>>())
+    .fetch_all(&mut *connection)
+    .await?;
+    let before: BTreeSet<(i32, i64, i64)> = before.into_iter().collect();
+    let mut held: BTreeMap<i32, SeqRanges> = BTreeMap::new();
+    for (source, from, to) in &before {
+        held.entry(*source).or_default().insert(*from, *to);
+    }
+    let is_left_out =
+        |gap: &&Gap| !held.entry(gap.source.0).or_default().insert_bounded(gap.from, gap.to, DECLARED_MAX);
+    let left_out = gaps.iter().filter(is_left_out).count() as u64;
+    let of_source = |(source, ranges): (i32, SeqRanges)| {
+        ranges.as_slice().iter().map(|(from, to)| (source, *from, *to)).collect::<Vec<_>>()
+    };
+    let now: BTreeSet<(i32, i64, i64)> = held.into_iter().flat_map(of_source).collect();
+    // In one statement: what one joins is never gone meanwhile.
     sqlx::query(
-        "INSERT INTO sequence_dropped (source, seq_from, seq_to, reason)
+        "WITH joined AS (
+             DELETE FROM sequence_dropped AS old
+             USING unnest($1::int4[], $2::int8[], $3::int8[]) AS gone (source, seq_from, seq_to)
+             WHERE old.source = gone.source
+               AND old.seq_from = gone.seq_from
+               AND old.seq_to = gone.seq_to
+               AND old.reason = 'dropped'
+         )
+         INSERT INTO sequence_dropped (source, seq_from, seq_to, reason)
          SELECT source, seq_from, seq_to, 'dropped'
-         FROM unnest($1::int4[], $2::int8[], $3::int8[]) AS gap (source, seq_from, seq_to)
+         FROM unnest($4::int4[], $5::int8[], $6::int8[]) AS new (source, seq_from, seq_to)
          ON CONFLICT DO NOTHING",
     )
-    .bind(sources)
-    .bind(from)
-    .bind(to)
+    .bind(before.difference(&now).map(|(source, ..)| *source).collect::<Vec<_>>())
+    .bind(before.difference(&now).map(|(_, from, _)| *from).collect::<Vec<_>>())
+    .bind(before.difference(&now).map(|(.., to)| *to).collect::<Vec<_>>())
+    .bind(now.difference(&before).map(|(source, ..)| *source).collect::<Vec<_>>())
+    .bind(now.difference(&before).map(|(_, from, _)| *from).collect::<Vec<_>>())
+    .bind(now.difference(&before).map(|(.., to)| *to).collect::<Vec<_>>())
     .execute(connection)
-    .await
-    .map(drop)
+    .await?;
+    Ok(left_out)
 }
 
 /// Notes what terminals say of the boot before.

@@ -17,9 +17,11 @@ use crate::common::*;
 const DAY: Duration = Duration::from_hours(24);
 
 async fn serve(database: &Database, batch: Vec<Item>) {
-    let mut ledger = Ledger::new(database, ArrivalNo(0), Arc::new(LedgerMetrics::default()));
+    let metrics = Arc::new(LedgerMetrics::default());
+    let mut ledger = Ledger::new(database, ArrivalNo(0), metrics.clone());
     let mut writer = writer(database).with_ledger(ledger.notes());
     let task = tokio::spawn(ledger.run());
+    caught_up(&metrics).await;
     writer.commit(&batch).await.unwrap();
     drop(writer);
     task.await.unwrap();

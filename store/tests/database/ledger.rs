@@ -16,6 +16,7 @@ async fn serve(database: &Database, batches: &[Vec<Item>]) -> Arc<LedgerMetrics>
     let mut ledger = Ledger::new(database, ArrivalNo(0), metrics.clone());
     let mut writer = writer(database).with_ledger(ledger.notes());
     let task = tokio::spawn(ledger.run());
+    caught_up(&metrics).await;
     for batch in batches {
         writer.commit(batch).await.unwrap();
     }
@@ -35,12 +36,7 @@ async fn start(database: &Database) -> Arc<LedgerMetrics> {
     let mut ledger = Ledger::new(database, ArrivalNo(10), metrics.clone());
     let idle = writer(database).with_ledger(ledger.notes());
     let task = tokio::spawn(ledger.run());
-    // The first write of a start catches up; here it is waited for.
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while metrics.writes.get() == 0 {
-        assert!(std::time::Instant::now() < deadline, "{metrics:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    caught_up(&metrics).await;
     drop(idle);
     task.await.unwrap();
     metrics
@@ -224,6 +220,72 @@ async fn a_terminal_that_counts_by_twos_does_not_grow_the_ledger_without_end() {
                   FROM sequence_ledger, unnest(accounted) AS range, generate_series(lower(range), upper(range) - 1) AS claimed
                   WHERE NOT EXISTS (SELECT FROM telemetry WHERE telemetry.seq = claimed)";
     assert_eq!(count(&database, untrue).await, 0, "less than the rows, never more");
+}
+
+/// A boot that declares numbers from `from` on as discarded, one by one and each apart from the next.
+fn declares_apart(from: i64, count: i64) -> Vec<Item> {
+    (0..count).map(|n| boot(7, &[], None, Some((from + 2 * n, from + 2 * n)), from + n)).collect()
+}
+
+#[tokio::test]
+async fn declarations_of_one_boot_are_joined_and_bounded() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut writer = writer(&database);
+    let declared = "SELECT count(*) FROM sequence_dropped";
+    // One after the other: one range, however they come.
+    for (from, to) in [(1, 1), (2, 2), (4, 4), (3, 3), (2, 6), (5, 5)] {
+        writer.commit(&[boot(7, &[], None, Some((from, to)), 1)]).await.unwrap();
+    }
+    assert_eq!(count(&database, declared).await, 1);
+    let report = writer.commit(&declares_apart(10, 900)).await.unwrap();
+    assert_eq!(report.declarations_left_out, 0);
+    let report = writer.commit(&declares_apart(10_000, 300)).await.unwrap();
+    assert_eq!(report.declarations_left_out, 201);
+    assert_eq!(count(&database, declared).await, 1_000);
+    // Again, and what joins two of them, has a place.
+    let mut again = declares_apart(10, 900);
+    again.push(boot(7, &[], None, Some((11, 11)), 2));
+    assert_eq!(writer.commit(&again).await.unwrap().declarations_left_out, 0);
+    assert_eq!(count(&database, declared).await, 999);
+}
+
+#[tokio::test]
+async fn a_write_touches_only_the_gaps_that_are_not_as_they_were() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let noted = "UPDATE sequence_gap SET noted = TIMESTAMPTZ '2020-01-01' + seq_from * INTERVAL '1 second'";
+    let mut first = declares_apart(2, 40);
+    first.push(boot(7, &[1, 100], None, None, 1));
+    serve(&database, &[first]).await;
+    sqlx::query(noted).execute(database.pool()).await.unwrap();
+    let versions =
+        "SELECT seq_from, xmin::text, noted = TIMESTAMPTZ '2020-01-01' + seq_from * INTERVAL '1 second'
+                    FROM sequence_gap
+                    ORDER BY seq_from";
+    let before: Vec<(i64, String, bool)> = sqlx::query_as(versions).fetch_all(database.pool()).await.unwrap();
+    assert_eq!(before.len(), 80, "2 dropped, 3 open, 4 dropped, ..., then 81 to 99 open");
+    // One fills, one is declared, one is halved.
+    serve(&database, &[vec![boot(7, &[3, 90], None, Some((5, 5)), 2)]]).await;
+    let after: Vec<(i64, String, bool)> = sqlx::query_as(versions).fetch_all(database.pool()).await.unwrap();
+    let changed: Vec<i64> =
+        after.iter().filter(|row| !before.contains(row)).map(|(from, ..)| *from).collect();
+    assert_eq!(changed, [3, 4, 81, 90, 91], "{after:?}");
+    let shown = gaps(&database).await;
+    assert_eq!(shown[..4], ["2-2 dropped", "3-3 filled", "4-6 dropped", "7-7 open"]);
+    assert_eq!(shown[shown.len() - 3..], ["81-89 open", "90-90 filled", "91-99 open"]);
+    // Each part keeps the time of the gap it was part of; what grew together, of the oldest.
+    let old: Vec<(i64, String)> = sqlx::query_as(
+        "SELECT seq_from, extract(epoch FROM noted - TIMESTAMPTZ '2020-01-01')::int8::text
+         FROM sequence_gap
+         WHERE seq_from IN (3, 4, 81, 90, 91)
+         ORDER BY seq_from",
+    )
+    .fetch_all(database.pool())
+    .await
+    .unwrap();
+    let expected = [(3, "3"), (4, "4"), (81, "81"), (90, "81"), (91, "81")];
+    assert_eq!(old, expected.map(|(from, noted)| (from, noted.to_owned())));
 }
 
 #[tokio::test]

@@ -223,6 +223,21 @@ async fn a_late_list_splits_a_period_and_moves_its_begin() {
 }
 
 #[tokio::test]
+async fn a_clock_set_back_within_a_boot_hides_no_fault_that_began_meanwhile() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut writer = writer(&database);
+    writer.commit(&[readings(1, 7, 1_000, vec![listing(1, 1_000, &[])])]).await.unwrap();
+    writer.commit(&[readings(1, 7, 9_000_000, vec![listing(2, 9_000_000, &["entrapment"])])]).await.unwrap();
+    writer.commit(&[readings(1, 7, 9_500_000, vec![listing(3, 9_500_000, &[])])]).await.unwrap();
+    // Set back to before all that: by time alone there was no fault then, which is what this shows.
+    writer.commit(&[readings(1, 7, 5_000_000, vec![listing(4, 5_000_000, &["power_off"])])]).await.unwrap();
+    let report = writer.commit(&[readings(1, 7, 5_200_000, vec![listing(5, 5_200_000, &[])])]).await.unwrap();
+    assert!(report.fault_statements > 1, "not taken for a late one: {report:?}");
+    assert_eq!(database.faults_open(ElevatorId(1)).await.unwrap().len(), 0);
+}
+
+#[tokio::test]
 async fn a_late_event_meets_readings_of_before_the_start_and_no_list_of_later() {
     let test = TestDatabase::new().await;
     let database = test.open().await;
