@@ -7,12 +7,13 @@ mod schema;
 mod slow;
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use simulator::{Fleet, FleetConfig, FleetHandle, Rate};
 use store::testing::{TestCluster, TestDatabase};
 
-use crate::harness::{PATIENCE, Server, eventually};
+use crate::harness::{PATIENCE, Server, binary, eventually, within};
 use crate::reconcile::reconcile;
 
 /// A fleet that sends 1,000 readings a second over 50 connections.
@@ -81,6 +82,52 @@ async fn a_stop_under_load_loses_nothing_and_exits_0() {
     assert!(status.success(), "{status}");
     server.restart().await;
     acked_more(&fleet, 500).await;
+    let report = fleet.stop().await;
+    reconcile(database.url(), &report, ledger.path()).await;
+}
+
+#[tokio::test]
+async fn a_stop_during_the_start_is_heard() {
+    // A database that takes connections and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("postgres://liftwatch@{}/liftwatch", silent.local_addr().expect("an address"));
+    let mut starting = tokio::process::Command::new(binary())
+        .args(["serve", "--dev"])
+        .env("LIFTWATCH_DATABASE__URL", &url)
+        .env("LIFTWATCH_BROKER__LISTEN", "127.0.0.1:0")
+        .env("LIFTWATCH_DISPATCH__LISTEN", "127.0.0.1:0")
+        .env("LIFTWATCH_WEB__LISTEN", "127.0.0.1:0")
+        .kill_on_drop(true)
+        .spawn()
+        .expect("liftwatch starts");
+    // It asks the database after it has begun to listen to signals.
+    let asked = within("it connects", silent.accept()).await;
+    let pid = starting.id().expect("it runs").to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+    let status = within("it ends", starting.wait()).await.expect("wait");
+    assert!(status.success(), "{status}: {asked:?}");
+}
+
+#[tokio::test]
+async fn a_database_that_refuses_everything_is_not_ready() {
+    let database = TestDatabase::new().await;
+    let server = Server::start(database.url()).await;
+    let store = database.open().await;
+    let rename = async |from: &str, to: &str| {
+        let sql = format!("ALTER TABLE {from} RENAME TO {to}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(store.pool()).await.expect("rename");
+    };
+    let ledger = tempfile::NamedTempFile::new().expect("a file");
+    let fleet = fleet(&server, ledger.path()).await;
+    acked_more(&fleet, 500).await;
+    rename("quarantine", "quarantine_away").await;
+    rename("telemetry", "telemetry_away").await;
+    let why = until_not_ready(&server).await;
+    assert!(why.contains("does not exist"), "{why}");
+    rename("telemetry_away", "telemetry").await;
+    rename("quarantine_away", "quarantine").await;
+    acked_more(&fleet, 1_000).await;
+    eventually("it is ready again", async || (server.get("/readyz").await.0 == 200).then_some(())).await;
     let report = fleet.stop().await;
     reconcile(database.url(), &report, ledger.path()).await;
 }

@@ -347,6 +347,8 @@ pub(crate) struct Handle {
     pub(crate) heard_us: AtomicI64,
     /// A message of it was dropped unacknowledged.
     pub(crate) marked: AtomicBool,
+    /// It waits to be ended for that.
+    pub(crate) is_resending: AtomicBool,
     /// Cancelled when its last message and its presence are handed over.
     pub(crate) ended: CancellationToken,
     end: OnceLock<Reason>,
@@ -366,6 +368,7 @@ impl Handle {
             mailbox: Mailbox::default(),
             heard_us: AtomicI64::new(now_us()),
             marked: AtomicBool::new(false),
+            is_resending: AtomicBool::new(false),
             ended: CancellationToken::new(),
             end: OnceLock::new(),
             superseded: AtomicBool::new(false),
@@ -424,8 +427,11 @@ impl Directory {
 
     fn marked(&self) -> Vec<Arc<Handle>> {
         let connected = lock(&self.0);
-        // Swapped, so that one hint asks each connection once.
-        connected.values().filter(|handle| handle.marked.swap(false, Ordering::AcqRel)).cloned().collect()
+        // Swapped, so that each connection takes one place among those that wait to be ended.
+        let is_new = |handle: &&Arc<Handle>| {
+            handle.marked.swap(false, Ordering::AcqRel) && !handle.is_resending.swap(true, Ordering::AcqRel)
+        };
+        connected.values().filter(is_new).cloned().collect()
     }
 }
 
@@ -458,6 +464,21 @@ mod tests {
         handle.end(Reason::TakenOver);
         handle.end(Reason::Resend);
         assert_eq!(handle.asked_to_end(), Some(Reason::TakenOver));
+    }
+
+    #[test]
+    fn a_connection_waits_once_to_be_ended_for_a_resend() {
+        let directory = Directory::default();
+        let (one, other) = (handle(1), handle(2));
+        directory.enter(&"T1".into(), &one);
+        directory.enter(&"T2".into(), &other);
+        one.marked.store(true, Ordering::Release);
+        assert_eq!(directory.marked().len(), 1);
+        // While it waits more is dropped, and it looks every few seconds whether there is room.
+        one.marked.store(true, Ordering::Release);
+        assert_eq!(directory.marked().len(), 0);
+        other.marked.store(true, Ordering::Release);
+        assert_eq!(directory.marked().iter().map(|handle| handle.epoch).collect::<Vec<_>>(), [2]);
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct IngestMetrics {
     pub wrong_area: Counter,
     /// Messages neither stored nor acknowledged because a queue was full.
     pub shed: Counter,
+    /// Of these, messages that were not shown to the rules either: too large, with too many of their kind.
+    pub shed_unseen: Counter,
     /// Tries to commit that failed and were repeated.
     pub commit_retries: Counter,
     /// Batches given up.
@@ -53,6 +55,7 @@ impl IngestMetrics {
             unknown_profile: Counter::default(),
             wrong_area: Counter::default(),
             shed: Counter::default(),
+            shed_unseen: Counter::default(),
             commit_retries: Counter::default(),
             commit_failures: Counter::default(),
             presence_stored: Counter::default(),
@@ -69,6 +72,11 @@ impl IngestMetrics {
         ingest.register("unknown_profile", help, metrics.unknown_profile.clone());
         ingest.register("wrong_area", "Messages under another area", metrics.wrong_area.clone());
         ingest.register("shed", "Messages not stored because a queue was full", metrics.shed.clone());
+        ingest.register(
+            "shed_unseen",
+            "Messages not stored and not shown to the rules either, because what they become is too large",
+            metrics.shed_unseen.clone(),
+        );
         ingest.register("commit_retries", "Commits tried again", metrics.commit_retries.clone());
         ingest.register("commit_failures", "Batches given up", metrics.commit_failures.clone());
         ingest.register("presence_stored", "Rows of presence written", metrics.presence_stored.clone());

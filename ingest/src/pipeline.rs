@@ -10,7 +10,8 @@
 //! - messages of terminals that are being registered: the same bound, the same answer.
 //!
 //! What a message becomes when it is decoded is larger than what came over the wire, up to fifty times for a
-//! hostile one. It is charged to the broker's byte budget; where that is overdrawn, the message is shed too.
+//! hostile one. It is charged to the broker's byte budget; where that is overdrawn, the message is shed too, and not
+//! even shown to the rules when [`SPARE_BYTES`] of such messages wait for them.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -24,7 +25,7 @@ use store::{
     Database, Incoming, Item, PresenceRecord, QuarantineEntry, QuarantineReason, Registry, TerminalRecord,
     Writer,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -104,13 +105,54 @@ pub trait Sink: Send + 'static {
 /// A holder's share in a message's acknowledgement.
 #[must_use = "a receipt that is dropped tells the terminal to send again"]
 #[derive(Debug)]
-pub struct IngestReceipt(pub(crate) Option<Ack>);
+pub struct IngestReceipt {
+    ack: Option<Ack>,
+    /// Of a message that did not fit the budget: its part of [`SPARE_BYTES`].
+    spare: Option<OwnedSemaphorePermit>,
+}
+
+impl IngestReceipt {
+    /// For what nobody waits for.
+    pub(crate) fn none() -> Self {
+        Self { ack: None, spare: None }
+    }
+}
+
+impl From<Ack> for IngestReceipt {
+    fn from(ack: Ack) -> Self {
+        Self { ack: Some(ack), spare: None }
+    }
+}
 
 impl Receipt for IngestReceipt {
     fn done(self) {
-        if let Some(ack) = self.0 {
+        if let Some(ack) = self.ack {
             ack.done();
         }
+        drop(self.spare);
+    }
+}
+
+/// Memory of messages that did not fit the budget and are shown to the rules all the same. The largest is smaller.
+const SPARE_BYTES: usize = 16 << 20;
+/// In which it is counted.
+const SPARE_UNIT: usize = 1 << 10;
+
+/// What is left of [`SPARE_BYTES`].
+#[derive(Debug)]
+struct Spare(Arc<Semaphore>);
+
+impl Default for Spare {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(SPARE_BYTES / SPARE_UNIT)))
+    }
+}
+
+impl Spare {
+    /// A part of it, given back when it is dropped. `None`: there is not so much left.
+    fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = bytes.min(SPARE_BYTES).div_ceil(SPARE_UNIT) as u32;
+        Arc::clone(&self.0).try_acquire_many_owned(units).ok()
     }
 }
 
@@ -171,6 +213,7 @@ impl Ingest {
                 store,
                 metrics: metrics.clone(),
                 abandon: abandon.clone(),
+                is_refused: false,
             };
             tasks.spawn(shard.run(queue));
         }
@@ -196,6 +239,7 @@ impl Ingest {
             arrival: arrival_start,
             metrics,
             waiting: HashMap::new(),
+            spare: Spare::default(),
         };
         shell.present_all(now());
         let mut tick = tokio::time::interval(PRESENCE_TICK);
@@ -282,6 +326,7 @@ struct Shell<S> {
     presence: Presences,
     presence_tx: mpsc::Sender<Vec<PresenceRecord>>,
     listening: mpsc::Sender<TerminalId>,
+    spare: Spare,
 }
 
 impl<S: Sink> Shell<S> {
@@ -348,8 +393,17 @@ impl<S: Sink> Shell<S> {
         self.metrics.decoded(&decoded.message);
         let arrival = self.arrived(publish.arrived_us);
         let message = Arc::new(decoded.message);
-        let fits = publish.ack.grow(message.memory());
-        let receipt = IngestReceipt(Some(publish.ack.clone()));
+        let bytes = message.memory();
+        let fits = publish.ack.grow(bytes);
+        let mut receipt = IngestReceipt::from(publish.ack.clone());
+        if !fits {
+            self.metrics.shed.inc();
+            receipt.spare = self.spare.take(bytes);
+            if receipt.spare.is_none() {
+                self.metrics.shed_unseen.inc();
+                return;
+            }
+        }
         let observed = Observed::Message {
             elevator_id: record.elevator_id,
             terminal_id: terminal_id.clone(),
@@ -359,7 +413,6 @@ impl<S: Sink> Shell<S> {
         };
         self.sink.submit(observed, receipt).await;
         if !fits {
-            self.metrics.shed.inc();
             return;
         }
         let incoming = Incoming { elevator_id: record.elevator_id, terminal_id, arrival, message };
@@ -393,7 +446,7 @@ impl<S: Sink> Shell<S> {
 
     fn queue(&self, elevator_id: ElevatorId, item: Item, ack: Ack) {
         let shard = elevator_id.0.rem_euclid(self.queues.len() as i64) as usize;
-        let work = Work { item, receipt: IngestReceipt(Some(ack)) };
+        let work = Work { item, receipt: ack.into() };
         if !self.queues[shard].put(work) {
             self.metrics.shed.inc();
         }
@@ -427,7 +480,7 @@ impl<S: Sink> Shell<S> {
         self.publish_presence(&terminal_id, record.area, change.at);
         let (elevator_id, area, online) = (record.elevator_id, record.area, change.online);
         let observed = Observed::Presence { elevator_id, terminal_id, area, arrival, online };
-        self.sink.submit(observed, IngestReceipt(None)).await;
+        self.sink.submit(observed, IngestReceipt::none()).await;
     }
 
     fn publish_presence(&self, terminal_id: &TerminalId, area: Area, now: Timestamp) {
@@ -456,7 +509,7 @@ impl<S: Sink> Shell<S> {
                 let (arrival, online) = (self.arrived(now.micros()), false);
                 let (elevator_id, terminal_id, area) = (record.elevator_id, expired.terminal_id, record.area);
                 let observed = Observed::Presence { elevator_id, terminal_id, area, arrival, online };
-                self.sink.submit(observed, IngestReceipt(None)).await;
+                self.sink.submit(observed, IngestReceipt::none()).await;
             }
         }
         if !self.presence.is_saved()
@@ -529,5 +582,23 @@ async fn register(
         if answers.send(terminals.into_iter().map(|(terminal_id, _)| terminal_id).collect()).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_the_budget_is_bounded_until_it_was_looked_at() {
+        let spare = Spare::default();
+        let receipt = |bytes| IngestReceipt { ack: None, spare: spare.take(bytes) };
+        let (one, other) = (receipt(10 << 20), receipt(6 << 20));
+        assert!(one.spare.is_some() && other.spare.is_some());
+        assert!(spare.take(1).is_none(), "all of it is taken");
+        one.done();
+        assert!(spare.take(10 << 20).is_some());
+        drop(other);
+        assert!(spare.take(usize::MAX).is_some(), "the largest has a place alone");
     }
 }

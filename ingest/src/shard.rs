@@ -94,6 +94,8 @@ pub(crate) struct Shard {
     pub(crate) store: StoreView,
     pub(crate) metrics: Arc<IngestMetrics>,
     pub(crate) abandon: CancellationToken,
+    /// Nothing was taken since something was refused even by quarantine.
+    pub(crate) is_refused: bool,
 }
 
 /// How a batch ended.
@@ -175,6 +177,10 @@ impl Shard {
                         // it again from doing so without end.
                         Outcome::Refused(error) => {
                             self.metrics.commit_failures.inc();
+                            // Once may be the message; twice in a row it is the store that takes nothing.
+                            if std::mem::replace(&mut self.is_refused, true) {
+                                self.store.away(error.brief());
+                            }
                             tracing::error!(error = %error, "a message can be neither stored nor quarantined");
                             tokio::time::sleep(REFUSED_PAUSE).await;
                         }
@@ -207,6 +213,7 @@ impl Shard {
             match committed {
                 Ok(_) => {
                     self.store.up();
+                    self.is_refused = false;
                     return Outcome::Stored;
                 }
                 // A refused login is mended by a person, without our restart.
@@ -302,7 +309,7 @@ mod tests {
         let terminal_id = TerminalId::new("t1").unwrap();
         let (elevator_id, arrival) = (ElevatorId(1), Arrival::default());
         let incoming = Incoming { elevator_id, terminal_id, arrival, message: Arc::new(message) };
-        Work { item: Item::Message(incoming), receipt: IngestReceipt(None) }
+        Work { item: Item::Message(incoming), receipt: IngestReceipt::none() }
     }
 
     #[tokio::test]
@@ -355,7 +362,7 @@ mod tests {
         assert!(!goes_on(&queued).await, "once");
         let error = StoreError::Corrupt("x".into());
         let item = refused(&work(1).item, &error).remove(0);
-        assert!(queue.put(Work { item, receipt: IngestReceipt(None) }));
+        assert!(queue.put(Work { item, receipt: IngestReceipt::none() }));
         assert!(goes_on(&queued).await);
         while queue.put(work(1)) {}
         assert!(goes_on(&queued).await, "many readings do not");

@@ -129,7 +129,12 @@ async fn serve(arguments: ServeArgs) -> anyhow::Result<()> {
     logging::start(config.log.format, &config.log.level)?;
     let cancel = stop_on_signal()?;
     let url = database::url(&config).await?;
-    let running = app::App::start(&config, &url, arguments.dev).await?;
+    // Migrations and the replay of the rules may take long.
+    let start = app::App::start(&config, &url, arguments.dev);
+    let Some(running) = cancel.run_until_cancelled(start).await.transpose()? else {
+        tracing::info!("stopped before it was ready");
+        return Ok(());
+    };
     let addresses = running.addresses();
     if let Some(path) = &arguments.ready_file {
         // Complete or absent: a reader must never see half of it.

@@ -59,7 +59,9 @@ impl Hosts {
         for step in 0..self.options.len() {
             let index = (first + step) % self.options.len();
             let tried = tokio::time::timeout(wait, self.connect_to(index)).await;
-            match tried.unwrap_or(Err(StoreError::Timeout(wait))) {
+            // Nothing was asked yet: it is not there, rather than slow.
+            let away = || Err(StoreError::Unavailable(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
+            match tried.unwrap_or_else(|_| away()) {
                 Ok(connection) => {
                     let moved = self.current.swap(index, Ordering::AcqRel) != index;
                     return Ok(Reached { connection, place: index, moved });
@@ -122,6 +124,9 @@ fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
             // Promise 1: an acknowledgement means disk, whatever the server's default is.
             ("synchronous_commit", "on"),
             ("jit", "off"),
+            // Time is kept by whoever asks; a bound of the role would end a large batch in the middle, for ever.
+            ("statement_timeout", "0"),
+            ("idle_in_transaction_session_timeout", "0"),
             // The server notices within a minute that we are gone, and lets go of our locks.
             ("tcp_keepalives_idle", "20"),
             ("tcp_keepalives_interval", "10"),
@@ -223,6 +228,14 @@ mod tests {
             assert_eq!(expand(url), each, "{url}");
             assert_eq!(Hosts::parse(url).unwrap().options.len(), each.len());
         }
+    }
+
+    #[tokio::test]
+    async fn a_host_that_does_not_answer_is_away_and_not_slow() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let hosts = Hosts::parse(&format!("postgres://u@{}/db", silent.local_addr().unwrap())).unwrap();
+        let error = hosts.connect(Duration::from_millis(20)).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
     }
 
     #[test]

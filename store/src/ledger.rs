@@ -55,6 +55,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// Between two looks at the sums, which are for the metrics, and at what is older than the retention.
 const SUMS_EVERY: Duration = Duration::from_secs(10);
 const PRUNE_EVERY: Duration = Duration::from_hours(1);
+/// After so long without an answer a write is given up, with its connection, and made again. Far longer than the
+/// largest takes.
+const WRITE_WITHIN: Duration = Duration::from_mins(5);
+/// The same while it catches up from the rows.
+const CATCH_UP_WITHIN: Duration = Duration::from_hours(1);
 /// How long the last write may take when everything ends.
 const LAST_WRITE: Duration = Duration::from_secs(5);
 
@@ -275,7 +280,9 @@ struct Work {
 impl Work {
     async fn run(self, database: Database) -> Outcome {
         let begun = Instant::now();
-        let written = self.write(&database).await;
+        let wait = if self.behind { CATCH_UP_WITHIN } else { WRITE_WITHIN };
+        let written = tokio::time::timeout(wait, Box::pin(self.write(&database))).await;
+        let written = written.unwrap_or(Err(StoreError::Timeout(wait)));
         let caught_up = self.behind && written.is_ok();
         let unwritten = Some(if written.is_ok() { Waiting::default() } else { self.waiting });
         Outcome { took: begun.elapsed(), caught_up, unwritten, written }

@@ -29,6 +29,8 @@ pub use step::Step;
 const STATEMENT_TIMEOUT: Duration = Duration::from_mins(30);
 /// A lock that is not to be had for so long is given up: nobody queues behind maintenance for longer.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// After its time and that of its last statement a step has no answer any more, and its connection is given up.
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// What one run has done.
 #[derive(Debug, Default)]
@@ -74,32 +76,23 @@ impl Database {
     pub async fn maintenance_run(&self, now: Timestamp) -> Result<MaintenanceReport, StoreError> {
         let edition = match self.edition_known() {
             Some(edition) => edition,
-            None => self.ensure().await?,
+            None => self.in_time(self.ensure()).await?,
         };
         // Its own connection: the lock is the session's, and ends with it whatever happens.
         let mut connection = self.connection().await?;
-        let mine: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtext('liftwatch maintenance'))")
-            .fetch_one(&mut connection)
-            .await?;
-        if !mine {
+        let Some(due) = self.in_time(begin(&mut connection, edition, now)).await? else {
             return Ok(MaintenanceReport { elsewhere: true, ..MaintenanceReport::default() });
-        }
-        sqlx::query(
-            "SELECT set_config('statement_timeout', $1, false),
-                    set_config('lock_timeout', $2, false)",
-        )
-        .bind(STATEMENT_TIMEOUT.as_millis().to_string())
-        .bind(LOCK_TIMEOUT.as_millis().to_string())
-        .execute(&mut connection)
-        .await?;
+        };
         let mut report = MaintenanceReport::default();
-        for step in step::due(&mut connection, edition, now).await? {
+        for step in due {
             report.steps.push(step);
             let budget = Budget::new(step.time());
-            let outcome = self.step_run(&mut connection, step, edition, now, &budget, &mut report).await;
+            let wait = step.time() + STATEMENT_TIMEOUT + SILENCE;
+            let work = Box::pin(self.step_run(&mut connection, step, edition, now, &budget, &mut report));
+            let outcome = tokio::time::timeout(wait, work).await.unwrap_or(Err(StoreError::Timeout(wait)));
             let lost = matches!(&outcome, Err(StoreError::Unavailable(_) | StoreError::Timeout(_)));
             if !lost {
-                step::note(&mut connection, step, now, &outcome).await?;
+                self.in_time(step::note(&mut connection, step, now, &outcome)).await?;
             }
             match outcome {
                 Ok(progress) => report.more |= progress.more,
@@ -109,10 +102,10 @@ impl Database {
                 return Ok(report);
             }
         }
-        let reach = rollup::reach(&mut connection, edition).await?;
+        let reach = self.in_time(async { Ok(rollup::reach(&mut connection, edition).await?) }).await?;
         report.rollup_lag = reach.minutes_to.map(|to| now.since(to));
         report.late_hours_waiting = reach.late_waiting.unsigned_abs();
-        connection.close().await?;
+        self.in_time(async { Ok(connection.close().await?) }).await?;
         Ok(report)
     }
 
@@ -188,6 +181,29 @@ impl Database {
         }
         Ok(Progress { done, more: false })
     }
+}
+
+/// The steps that are due; nothing where another process is at it.
+async fn begin(
+    connection: &mut PgConnection,
+    edition: Edition,
+    now: Timestamp,
+) -> Result<Option<Vec<Step>>, StoreError> {
+    let mine: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtext('liftwatch maintenance'))")
+        .fetch_one(&mut *connection)
+        .await?;
+    if !mine {
+        return Ok(None);
+    }
+    sqlx::query(
+        "SELECT set_config('statement_timeout', $1, false),
+                set_config('lock_timeout', $2, false)",
+    )
+    .bind(STATEMENT_TIMEOUT.as_millis().to_string())
+    .bind(LOCK_TIMEOUT.as_millis().to_string())
+    .execute(&mut *connection)
+    .await?;
+    step::due(connection, edition, now).await.map(Some)
 }
 
 /// What a step has done.

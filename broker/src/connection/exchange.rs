@@ -505,7 +505,8 @@ impl<'a> Exchange<'a> {
             }
             Some(Due::Recovered) => {
                 self.timers.dropped(now);
-                if self.session.is_holed() && self.session.unsettled() == 0 && self.has_capacity() {
+                let waits = self.client.handle.is_resending.load(Ordering::Acquire);
+                if !waits && self.session.is_holed() && self.session.unsettled() == 0 && self.has_capacity() {
                     self.client.handle.marked.store(true, Ordering::Release);
                     self.gate.resend.notify_one();
                 }

@@ -96,7 +96,7 @@ pub(crate) async fn rollup_differences(database: &Database) -> (i64, i64) {
 }
 
 /// The first write of a ledger's start catches up with the rows that are there.
-pub async fn caught_up(metrics: &store::LedgerMetrics) {
+pub(crate) async fn caught_up(metrics: &store::LedgerMetrics) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while metrics.writes.get() == 0 {
         assert!(std::time::Instant::now() < deadline, "{metrics:?}");

@@ -44,6 +44,18 @@ async fn a_schema_of_a_newer_version_is_refused() {
 }
 
 #[tokio::test]
+async fn a_bound_that_the_database_sets_does_not_end_what_takes_long() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let set = "DO $$ BEGIN
+        EXECUTE format('ALTER DATABASE %I SET statement_timeout = 20', current_database());
+    END $$";
+    sqlx::query(set).execute(database.pool()).await.unwrap();
+    let mut connection = database.connection().await.unwrap();
+    sqlx::query("SELECT pg_sleep(0.1)").execute(&mut connection).await.unwrap();
+}
+
+#[tokio::test]
 async fn who_looks_can_change_nothing() {
     let test = TestDatabase::new().await;
     test.open().await;
