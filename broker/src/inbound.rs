@@ -19,6 +19,14 @@ pub enum Inbound {
         /// Which terminal.
         client_id: Arc<str>,
     },
+    /// What a terminal says is dropped from here on, since there is no room for it: nothing is known of it until its
+    /// next message or its next connection. Sent for principals of kind terminal, once until then.
+    Muted {
+        /// Which terminal.
+        client_id: Arc<str>,
+        /// Since when, in microseconds since 1970.
+        at_us: i64,
+    },
 }
 
 /// A published message that its client was allowed to publish.

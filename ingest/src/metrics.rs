@@ -30,7 +30,9 @@ pub struct IngestMetrics {
     pub wrong_area: Counter,
     /// Messages neither stored nor acknowledged because a queue was full.
     pub shed: Counter,
-    /// Of these, messages that were not shown to the rules either: too large, with too many of their kind.
+    /// Times that messages of a terminal began to be dropped, so that the rules hear nothing of it.
+    pub muted: Counter,
+    /// Of those shed, messages that were not shown to the rules either: too large, with too many of their kind.
     pub shed_unseen: Counter,
     /// Tries to commit that failed and were repeated.
     pub commit_retries: Counter,
@@ -56,6 +58,7 @@ impl IngestMetrics {
             wrong_area: Counter::default(),
             shed: Counter::default(),
             shed_unseen: Counter::default(),
+            muted: Counter::default(),
             commit_retries: Counter::default(),
             commit_failures: Counter::default(),
             presence_stored: Counter::default(),
@@ -72,6 +75,11 @@ impl IngestMetrics {
         ingest.register("unknown_profile", help, metrics.unknown_profile.clone());
         ingest.register("wrong_area", "Messages under another area", metrics.wrong_area.clone());
         ingest.register("shed", "Messages not stored because a queue was full", metrics.shed.clone());
+        ingest.register(
+            "muted",
+            "Times that messages of a terminal began to be dropped, so that the rules hear nothing of it",
+            metrics.muted.clone(),
+        );
         ingest.register(
             "shed_unseen",
             "Messages not stored and not shown to the rules either, because what they become is too large",

@@ -94,6 +94,17 @@ pub enum Observed {
         /// Came, or went.
         online: bool,
     },
+    /// What a terminal says does not reach the rules from here on, until its next message or connection.
+    Muted {
+        /// The elevator the terminal serves.
+        elevator_id: ElevatorId,
+        /// The terminal.
+        terminal_id: TerminalId,
+        /// Division of the elevator.
+        area: Area,
+        /// When and as which message.
+        arrival: Arrival,
+    },
 }
 
 /// The consumer that judges what is observed. It may make ingest wait; it must keep the order.
@@ -340,6 +351,12 @@ impl<S: Sink> Shell<S> {
                     let _ = self.listening.try_send(terminal_id);
                 }
             }
+            Inbound::Muted { client_id, at_us } => {
+                // Of one that is not registered yet the rules know nothing.
+                if let Some((terminal_id, record)) = self.registry.lookup_id(&client_id) {
+                    self.mute(terminal_id, &record, at_us).await;
+                }
+            }
         }
     }
 
@@ -401,7 +418,7 @@ impl<S: Sink> Shell<S> {
             receipt.spare = self.spare.take(bytes);
             if receipt.spare.is_none() {
                 self.metrics.shed_unseen.inc();
-                return;
+                return self.mute(terminal_id, &record, publish.arrived_us).await;
             }
         }
         let observed = Observed::Message {
@@ -417,6 +434,13 @@ impl<S: Sink> Shell<S> {
         }
         let incoming = Incoming { elevator_id: record.elevator_id, terminal_id, arrival, message };
         self.queue(record.elevator_id, Item::Message(incoming), publish.ack);
+    }
+
+    async fn mute(&mut self, terminal_id: TerminalId, record: &TerminalRecord, at_us: i64) {
+        let (elevator_id, area, arrival) = (record.elevator_id, record.area, self.arrived(at_us));
+        self.metrics.muted.inc();
+        let observed = Observed::Muted { elevator_id, terminal_id, area, arrival };
+        self.sink.submit(observed, IngestReceipt::none()).await;
     }
 
     fn quarantine(&mut self, publish: Publish, reason: QuarantineReason, detail: &str) {
@@ -544,7 +568,7 @@ impl<S: Sink> Shell<S> {
             };
             let first = waiting.messages.iter().find_map(|message| match message {
                 Inbound::Publish(publish) => Some((publish.arrived_us, publish.epoch)),
-                Inbound::Presence(_) | Inbound::Listening { .. } => None,
+                Inbound::Presence(_) | Inbound::Listening { .. } | Inbound::Muted { .. } => None,
             });
             let (at_us, epoch) = first.unwrap_or_default();
             let at = Timestamp::from_micros(at_us);

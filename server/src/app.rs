@@ -114,6 +114,9 @@ impl Sink for Rules {
             Observed::Presence { elevator_id, terminal_id, area, arrival, online } => {
                 Input::Presence { elevator_id, terminal_id, area, arrival, online }
             }
+            Observed::Muted { elevator_id, terminal_id, area, arrival } => {
+                Input::Muted { elevator_id, terminal_id, area, arrival }
+            }
         };
         // After a failure of alerting the process ends; until then the terminals are not acknowledged.
         let _ = handle.submit(input, receipt).await;

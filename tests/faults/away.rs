@@ -47,6 +47,8 @@ async fn what_does_not_fit_memory_is_sent_again_paced_and_keep_alives_are_honour
     assert!(most > f64::from(BUDGET) / 2.0 && most <= f64::from(BUDGET), "{most} bytes of {BUDGET}");
     let counts = fleet.counters();
     assert_eq!((counts.connected, counts.reconnects), (50, 0), "connections are kept");
+    let muted = figure(&server, "liftwatch_ingest_muted_total").await;
+    assert!((1.0..=50.0).contains(&muted), "the rules are told of each terminal once: {muted}");
     cluster.start().await;
     let mut steps = BTreeSet::new();
     eventually("marked connections are closed", async || {

@@ -68,6 +68,11 @@ pub fn apply(state: &mut ElevatorState, input: &Input, rules: Rules<'_>, out: &m
             freshness::hear(state, index, Some(*online), state.now, rules.thresholds);
             fire_until(state, rules, state.now, out);
         }
+        Input::Muted { terminal_id, area, arrival, .. } => {
+            let index = begin(state, terminal_id, *area, *arrival, rules, out);
+            freshness::mute(state, index);
+            fire_until(state, rules, state.now, out);
+        }
         Input::Traits { terminal_id, area, arrival, traits, .. } => {
             let index = begin(state, terminal_id, *area, *arrival, rules, out);
             state.terminals[index].traits = *traits;

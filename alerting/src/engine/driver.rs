@@ -56,6 +56,7 @@ impl Engine {
             Input::Clock(at) => return self.advance(*at, out),
             Input::Message { elevator_id, area, arrival, .. }
             | Input::Presence { elevator_id, area, arrival, .. }
+            | Input::Muted { elevator_id, area, arrival, .. }
             | Input::Traits { elevator_id, area, arrival, .. } => (*elevator_id, *area, *arrival),
         };
         self.advance(arrival.at, out);

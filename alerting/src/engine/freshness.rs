@@ -1,6 +1,7 @@
 //! Whether data is fresh (DOMAIN.md 6, "Heartbeat"); stale data pauses the timers.
 //!
-//! A connected terminal counts as heard: the broker's keep-alive sees its pings, which the engine does not.
+//! A connected terminal counts as heard: the broker's keep-alive sees its pings, which the engine does not. One whose
+//! messages we drop does not: that nothing changes is then no news of it.
 
 use super::merge::RULE_FIELDS;
 use super::state::{At, ElevatorState};
@@ -11,6 +12,9 @@ use super::thresholds::Thresholds;
 const NEVER: i64 = i64::MAX;
 
 fn terminal_stale_at(terminal: &Terminal, numbers: &Thresholds) -> At {
+    if let Some(muted) = terminal.muted {
+        return muted;
+    }
     if terminal.online == Some(true) {
         return At::of_micros(NEVER);
     }
@@ -43,6 +47,9 @@ pub(super) fn hear(
     let heard = if online == Some(false) { now.minus_s(numbers.keepalive_drop_s) } else { now };
     terminal.heard = terminal.heard.max(heard);
     terminal.online = online.or(terminal.online);
+    if online != Some(false) {
+        terminal.muted = None;
+    }
     let Some(stale) = state.stale else { return };
     if stale_at(state, numbers) < now {
         return;
@@ -51,4 +58,10 @@ pub(super) fn hear(
     for timer in [&mut state.e1, &mut state.e2, &mut state.e5].into_iter().flatten() {
         timer.since = timer.since.plus_micros(now.since(stale.max(timer.since)));
     }
+}
+
+/// From now on nothing that terminal `index` says comes through.
+pub(super) fn mute(state: &mut ElevatorState, index: usize) {
+    let now = state.now;
+    state.terminals[index].muted.get_or_insert(now);
 }

@@ -77,6 +77,18 @@ pub enum Input {
         /// Came, or went.
         online: bool,
     },
+    /// What a terminal says does not come through any more, for our own reasons: its data is not fresh until it
+    /// speaks again or comes anew.
+    Muted {
+        /// The elevator the terminal serves.
+        elevator_id: ElevatorId,
+        /// Who.
+        terminal_id: TerminalId,
+        /// Division of the elevator.
+        area: Area,
+        /// When the first of it was dropped.
+        arrival: Arrival,
+    },
     /// The registry says what kind of terminal this is. Without it: [`Traits::default`].
     Traits {
         /// The elevator the terminal serves.

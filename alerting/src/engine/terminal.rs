@@ -59,6 +59,9 @@ pub(super) struct Terminal {
     pub(super) heard: At,
     /// As the broker says.
     pub(super) online: Option<bool>,
+    /// Since when what it says is dropped.
+    #[serde(rename = "mu", default, skip_serializing_if = "Option::is_none")]
+    pub(super) muted: Option<At>,
     /// A backlog is being read; it has ended if nothing newer came by then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) backlog: Option<At>,
@@ -85,6 +88,7 @@ impl Terminal {
             time: At::default(),
             heard: At::default(),
             online: None,
+            muted: None,
             backlog: None,
             codes: Vec::new(),
             unread_codes: None,

@@ -187,6 +187,7 @@ impl<R: Receipt> Driver<R> {
         let speaker = match &input {
             Input::Message { elevator_id, terminal_id, arrival, .. }
             | Input::Presence { elevator_id, terminal_id, arrival, .. }
+            | Input::Muted { elevator_id, terminal_id, arrival, .. }
             | Input::Traits { elevator_id, terminal_id, arrival, .. } => {
                 self.dirty.touch(*elevator_id, *arrival);
                 match self.speakers.get_mut(elevator_id) {

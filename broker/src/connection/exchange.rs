@@ -20,7 +20,7 @@ use super::input::{self, Input, Next};
 use super::timers::{Due, Timers};
 use super::{Client, count_publish};
 use crate::ack::Window;
-use crate::auth::Protocol;
+use crate::auth::{PrincipalKind, Protocol};
 use crate::codec::{self, CodecError};
 use crate::downlink::DeliveryReceipt;
 use crate::gate::Shared;
@@ -44,6 +44,15 @@ enum Lacking {
     Channel,
     /// Time: it is over its rate.
     Rate(Instant),
+}
+
+/// Whether messages of a terminal were dropped since its last that was handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Muted {
+    No,
+    /// Since then; waits for a place in the channel to say so.
+    Untold(i64),
+    Told,
 }
 
 pub(super) struct Exchange<'a> {
@@ -71,6 +80,7 @@ pub(super) struct Exchange<'a> {
     pub(super) unwritten: Vec<DeliveryReceipt>,
     /// Waits for a place in the channel to say that the terminal listens.
     pub(super) announcing: bool,
+    muted: Muted,
     /// Windows of ended connections of this session, with their epochs.
     pub(super) earlier: Vec<(u64, Arc<Window>)>,
     /// The connection before, if the session was resumed.
@@ -124,6 +134,7 @@ impl<'a> Exchange<'a> {
             replays: Vec::new(),
             unwritten: Vec::new(),
             announcing: false,
+            muted: Muted::No,
             earlier: Vec::new(),
             previous_epoch: 0,
             stopping: false,
@@ -183,6 +194,11 @@ impl<'a> Exchange<'a> {
                             self.announcing = false;
                             slot.send(self.listening());
                         }
+                        Found::Slot(slot) if let Muted::Untold(at_us) = self.muted => {
+                            self.muted = Muted::Told;
+                            let client_id = Arc::clone(&self.client.client_id);
+                            slot.send(Inbound::Muted { client_id, at_us });
+                        }
                         Found::Slot(slot) => {
                             self.lacking = None;
                             self.slot = Some(slot);
@@ -213,7 +229,8 @@ impl<'a> Exchange<'a> {
 
     /// What to wait for from the rest of the gate.
     fn wanting(&self) -> Option<Lacking> {
-        if self.announcing { Some(Lacking::Channel) } else { self.lacking.filter(|_| !self.stopping) }
+        let tells = self.announcing || matches!(self.muted, Muted::Untold(_));
+        if tells { Some(Lacking::Channel) } else { self.lacking.filter(|_| !self.stopping) }
     }
 
     /// How long nothing has come from the client.
@@ -391,6 +408,9 @@ impl<'a> Exchange<'a> {
 
     fn dropped(&mut self) {
         self.gate.metrics.dropped_unacked.inc();
+        if self.muted == Muted::No && self.session.kind() == PrincipalKind::Terminal {
+            self.muted = Muted::Untold(now_us());
+        }
         self.timers.dropped(Instant::now());
         if self.session.is_holed() {
             self.client.handle.marked.store(true, Ordering::Release);
@@ -402,6 +422,7 @@ impl<'a> Exchange<'a> {
         let position = self.actions.iter().position(|action| matches!(action, Action::Deliver(_)));
         let Some(Action::Deliver(accepted)) = position.map(|i| self.actions.remove(i)) else { return };
         let Some(slot) = self.slot.take() else { return };
+        self.muted = Muted::No;
         self.held -= bytes.min(self.held);
         count_publish(accepted.qos, self.gate);
         let fanout = self.fanout(&accepted, arrived_us);

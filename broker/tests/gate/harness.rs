@@ -129,6 +129,7 @@ impl Broker {
                         format!("{} {}", presence.client_id, presence.reason.as_str())
                     }
                     Inbound::Listening { client_id } => format!("{client_id} listening"),
+                    Inbound::Muted { client_id, .. } => format!("{client_id} muted"),
                 };
                 let _ = told.try_send(words);
             }

@@ -62,7 +62,8 @@ async fn a_full_budget_drops_unacknowledged_and_asks_to_send_again() {
     let held = [broker.publish().await, broker.publish().await];
     until(|| broker.metrics.dropped_unacked.get() == 2).await;
     raw.ping().await;
-    assert!(broker.inbound.is_empty());
+    assert!(matches!(broker.next().await, Inbound::Muted { client_id, .. } if *client_id == *"T1"));
+    assert!(broker.inbound.is_empty(), "told once");
     for publish in held {
         publish.ack.done();
     }
@@ -99,6 +100,7 @@ async fn a_marked_connection_recovers_by_itself() {
     }
     let held = [broker.publish().await, broker.publish().await];
     until(|| broker.metrics.dropped_unacked.get() == 1).await;
+    assert!(matches!(broker.next().await, Inbound::Muted { .. }));
     for publish in held {
         publish.ack.done();
     }

@@ -77,6 +77,7 @@ enum Step {
     Telemetry(Vec<Reading>, bool),
     Events(Vec<(i64, i64, String, EventState)>, Option<Vec<String>>),
     Presence(bool),
+    Muted,
     Traits(bool),
     Wait,
 }
@@ -90,6 +91,7 @@ fn step(hostile: bool) -> impl Strategy<Value = Step> {
         3 => (prop::collection::vec(event, 0..3), prop::option::weighted(0.2, prop::collection::vec(grave(), 0..3)))
             .prop_map(|(events, active)| Step::Events(events, active)),
         1 => any::<bool>().prop_map(Step::Presence),
+        1 => Just(Step::Muted),
         1 => any::<bool>().prop_map(Step::Traits),
         1 => Just(Step::Wait),
     ]
@@ -126,6 +128,10 @@ fn log(hostile: bool) -> impl Strategy<Value = Vec<Input>> {
                 }
                 Step::Presence(online) => {
                     inputs.push(Input::Presence { elevator_id, terminal_id, area: area(), arrival, online });
+                    continue;
+                }
+                Step::Muted => {
+                    inputs.push(Input::Muted { elevator_id, terminal_id, area: area(), arrival });
                     continue;
                 }
                 Step::Traits(retrofit) => {
@@ -176,9 +182,10 @@ fn engine() -> Engine {
 fn time_of(input: &Input) -> Timestamp {
     match input {
         Input::Clock(at) => *at,
-        Input::Message { arrival, .. } | Input::Presence { arrival, .. } | Input::Traits { arrival, .. } => {
-            arrival.at
-        }
+        Input::Message { arrival, .. }
+        | Input::Presence { arrival, .. }
+        | Input::Muted { arrival, .. }
+        | Input::Traits { arrival, .. } => arrival.at,
     }
 }
 
@@ -257,6 +264,7 @@ proptest! {
                 Input::Clock(_) => true,
                 Input::Message { elevator_id, .. }
                 | Input::Presence { elevator_id, .. }
+                | Input::Muted { elevator_id, .. }
                 | Input::Traits { elevator_id, .. } => *elevator_id == lift,
             }).cloned().collect();
             let alone = run(&mut engine(), &own);

@@ -252,6 +252,11 @@ impl Lift {
         self.input(Input::Presence { elevator_id: ELEVATOR, terminal_id, area: area(), arrival, online })
     }
 
+    pub(super) fn muted(&mut self) -> &mut Self {
+        let (terminal_id, arrival) = (self.terminal.clone(), self.arrival());
+        self.input(Input::Muted { elevator_id: ELEVATOR, terminal_id, area: area(), arrival })
+    }
+
     pub(super) fn traits(&mut self, traits: Traits) -> &mut Self {
         let (terminal_id, arrival) = (self.terminal.clone(), self.arrival());
         self.input(Input::Traits { elevator_id: ELEVATOR, terminal_id, area: area(), arrival, traits })

@@ -339,6 +339,26 @@ fn a_connected_terminal_is_fresh() {
 }
 
 #[test]
+fn a_connected_terminal_whose_messages_are_dropped_is_not_fresh() {
+    let mut lift = Lift::unknown();
+    lift.presence(true);
+    lift.park();
+    lift.board();
+    lift.at(20.0).stop_outside();
+    // 15 of the 30 seconds have run; that nothing is heard of it is our own doing.
+    lift.at(35.0).muted();
+    lift.at(40.0).muted();
+    lift.at(4_000.0).expect_nothing();
+    lift.restart();
+    // The end of its connection is no news of it, its return is.
+    lift.at(4_001.0).presence(false);
+    lift.at(4_200.0).expect_nothing();
+    lift.at(4_200.0).presence(true);
+    lift.at(4_214.9).expect_nothing();
+    lift.at(4_215.0).expect("entrapment_between_floors", 40);
+}
+
+#[test]
 fn kinds_of_evidence_add_up_in_any_order() {
     let mut lift = Lift::riding();
     lift.at(20.0).stop_outside();
