@@ -409,7 +409,7 @@ impl<'a> Vendor<'a> {
 
     fn count(&mut self, found: &Found<'_>, target: Target) -> Option<i64> {
         let value = found.get(target).filter(|value| !value.is_null())?;
-        let number = text_of(value).and_then(|text| text.parse::<i64>().ok()).filter(|number| *number >= 0);
+        let number = counted(value);
         let told = number.map_or("none".to_owned(), |number| number.to_string());
         self.tell(found, target, value, &told, number.is_none());
         number
@@ -418,7 +418,11 @@ impl<'a> Vendor<'a> {
     /// Of a number that is too large for 32 bits, such as the milliseconds of the start, the lower ones: boots stay
     /// apart, and one number more is one boot later.
     fn boot(&mut self, found: &Found<'_>) -> Option<BootId> {
-        self.count(found, Target::Boot).map(|number| BootId(number as u32))
+        let value = found.get(Target::Boot).filter(|value| !value.is_null())?;
+        let boot = counted(value).map(|number| BootId(number as u32));
+        let told = boot.map_or("none".to_owned(), |boot| boot.0.to_string());
+        self.tell(found, Target::Boot, value, &told, boot.is_none());
+        boot
     }
 
     /// Takes what `found` says beside its reading or event: the first word counts, of `sent` the last moment.
@@ -574,6 +578,11 @@ fn objects(list: &[Value]) -> Result<Vec<&Map<String, Value>>, VendorError> {
 fn dropped(object: &Map<String, Value>) -> Option<(i64, i64)> {
     let range = object.get("dropped")?;
     Some((range.get("from")?.as_i64()?, range.get("to")?.as_i64()?))
+}
+
+/// A number that counts something, or a text of one.
+fn counted(value: &Value) -> Option<i64> {
+    text_of(value)?.parse().ok().filter(|number| *number >= 0)
 }
 
 /// A number without a fraction; `10.0` is ten, since some languages know no other numbers.

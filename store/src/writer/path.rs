@@ -242,6 +242,9 @@ pub(super) async fn gaps_insert(connection: &mut PgConnection, gaps: &[Gap]) -> 
         ranges.as_slice().iter().map(|(from, to)| (source, *from, *to)).collect::<Vec<_>>()
     };
     let now: BTreeSet<(i32, i64, i64)> = held.into_iter().flat_map(of_source).collect();
+    if now == before {
+        return Ok(left_out);
+    }
     // In one statement: what one joins is never gone meanwhile.
     sqlx::query(
         "WITH joined AS (
