@@ -8,7 +8,7 @@ use super::ranges::SeqRanges;
 
 /// Ranges of one source that are written at once, and that the table keeps of it (`ledger_bounded`). Full: the
 /// ones in the middle are forgotten; the ledger then claims less than the rows, and the audit mends it.
-pub(crate) const RANGES_MAX: usize = 64;
+pub(crate) const RANGES_MAX: usize = 256;
 /// Sources whose numbers wait to be written, about 150 bytes each. Full: all are forgotten, and the ledger
 /// catches up from the rows.
 pub(super) const WAITING_MAX: usize = 500_000;

@@ -214,8 +214,8 @@ async fn a_terminal_that_counts_by_twos_does_not_grow_the_ledger_without_end() {
         serve(&database, &[vec![boot(7, &seqs, None, None, part + 1)]]).await;
     }
     let ranges = "SELECT count(*) FROM sequence_ledger, unnest(accounted)";
-    assert_eq!(count(&database, ranges).await, 64);
-    assert_eq!(count(&database, "SELECT count(*) FROM sequence_gap WHERE outcome = 'open'").await, 63);
+    assert_eq!(count(&database, ranges).await, 256);
+    assert_eq!(count(&database, "SELECT count(*) FROM sequence_gap WHERE outcome = 'open'").await, 255);
     let untrue = "SELECT count(*)
                   FROM sequence_ledger, unnest(accounted) AS range, generate_series(lower(range), upper(range) - 1) AS claimed
                   WHERE NOT EXISTS (SELECT FROM telemetry WHERE telemetry.seq = claimed)";
