@@ -37,6 +37,7 @@ AS $$
 DECLARE
     one record;
     known int8multirange;
+    known_to int8;
     gaps sequence_gap[];
     still sequence_gap[];
     gone sequence_gap[];
@@ -127,9 +128,11 @@ BEGIN
         FROM sequence_gap AS gap
         WHERE gap.source = one.source AND gap.outcome <> 'filled';
 
+        -- Once, not for each gap: a large one is compressed.
+        known_to := upper(one.accounted);
         still := ARRAY(
             SELECT (lower(part.range), upper(part.range) - 1, at, NULL, one.source,
-                    one.accounted = '{}' OR lower(part.range) >= upper(one.accounted), part.outcome)::sequence_gap
+                    known_to IS NULL OR lower(part.range) >= known_to, part.outcome)::sequence_gap
             FROM (
                 SELECT unnest(one.missing * one.dropped) AS range, 'dropped' AS outcome
                 UNION ALL
