@@ -401,15 +401,25 @@ async fn follow(database: &Database, stop: CancellationToken) {
     }
 }
 
-/// Rolls up, drops what is older than is kept; again every minute. Idempotent, and one process at a time.
+/// Rolls up, drops what is older than is kept; again every minute, by the database's clock. Idempotent, and one
+/// process at a time.
 async fn maintain(database: &Database, metrics: &MaintenanceMetrics, stop: CancellationToken) {
     let mut tick = tokio::time::interval(MAINTAIN_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut held = None;
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
-        let now = time::OffsetDateTime::now_utc().into();
-        match stop.run_until_cancelled(database.maintenance_run(now)).await {
+        let run = async { database.maintenance_run(database.clock().await?).await };
+        match stop.run_until_cancelled(run).await {
             Some(Ok(report)) => {
                 metrics.ran(&report);
+                if let Some(until) = report.deleting_from.filter(|until| held != Some(*until)) {
+                    tracing::warn!(
+                        %until,
+                        "the database's clock leapt ahead by more than a week: nothing is deleted until it has gone \
+                         on for a day; if it is wrong, set it right"
+                    );
+                }
+                held = report.deleting_from;
                 for (step, error) in &report.failed {
                     tracing::warn!(
                         step = step.name(),
@@ -418,10 +428,13 @@ async fn maintain(database: &Database, metrics: &MaintenanceMetrics, stop: Cance
                     );
                 }
             }
-            Some(Err(error)) => tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "maintenance of the store failed; it is tried again"
-            ),
+            Some(Err(error)) => {
+                metrics.lost();
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "maintenance of the store failed; it is tried again"
+                );
+            }
             None => break,
         }
     }

@@ -106,10 +106,10 @@ fn as_text(report: &AuditReport) -> String {
             twice.terminal, twice.boot, twice.rows, twice.from, twice.to
         ));
     }
-    if let Some(kept_since) = report.kept_since.filter(|_| report.deleted_by_retention > 0) {
+    if report.deleted_by_retention > 0 {
+        let rows = report.kept_since.map(|at| format!(" (rows: device time before {at})")).unwrap_or_default();
         line(format!(
-            "retention    {} numbers were rows and are deleted (device time before {kept_since}); the ledger \
-             remembers them",
+            "retention    {} numbers were rows or in quarantine and are deleted{rows}; the ledger remembers them",
             report.deleted_by_retention
         ));
     }

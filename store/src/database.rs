@@ -3,10 +3,11 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use domain::ArrivalNo;
+use domain::{ArrivalNo, Timestamp};
 use sqlx::Connection;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnection, PgListener, PgPool, PgPoolOptions};
+use time::OffsetDateTime;
 
 use crate::hosts::{self, Hosts, Reached};
 use crate::{Edition, Retention, StoreError};
@@ -214,6 +215,16 @@ impl Database {
         self.in_time(async {
             sqlx::query("SELECT 1").execute(&self.pool).await?;
             Ok(())
+        })
+        .await
+    }
+
+    /// The database's clock: one for all processes that work on it.
+    pub async fn clock(&self) -> Result<Timestamp, StoreError> {
+        self.in_time(async {
+            let now: OffsetDateTime =
+                sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&self.pool).await?;
+            Ok(now.into())
         })
         .await
     }

@@ -76,6 +76,7 @@ async fn chunk_interval_ensure(connection: &mut PgConnection, wanted: Duration) 
         "SELECT set_chunk_time_interval('telemetry', make_interval(secs => $1))
          FROM timescaledb_information.dimensions
          WHERE hypertable_name = 'telemetry'
+           AND hypertable_schema = current_schema()
            AND time_interval <> make_interval(secs => $1)",
     )
     .bind(wanted.as_secs_f64())

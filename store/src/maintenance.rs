@@ -2,11 +2,13 @@
 //!
 //! Promises: one process at a time, whoever calls; every step bounded in time and in what one transaction
 //! holds, and made up by the next run if it was cut short; a step that fails does not keep the others from
-//! running; readings that are not rolled up yet are not let go. What it did and when it is due is kept in
+//! running; readings that are not rolled up yet are not let go, and nothing is by a clock that leapt ahead
+//! ([`clock`]). What it did and when it is due is kept in
 //! `maintenance_step`. Does not: schedule itself, or touch the registry, alarms or the audit log.
 
 mod budget;
 mod chunks;
+pub(crate) mod clock;
 mod division;
 mod metrics;
 mod rows;
@@ -45,6 +47,10 @@ pub struct MaintenanceReport {
     pub late_hours_waiting: u64,
     /// How far the rollup by minute is behind; nothing before the first.
     pub rollup_lag: Option<Duration>,
+    /// Minutes before it are rolled up.
+    pub rolled_up_to: Option<Timestamp>,
+    /// The clock leapt ahead: nothing is deleted until then, or until it is set back.
+    pub deleting_from: Option<Timestamp>,
     /// Windows of continuous aggregates looked at for late readings. Always 0 on the Apache edition.
     pub windows_refreshed: u64,
     /// Chunks let go.
@@ -70,9 +76,9 @@ pub struct MaintenanceReport {
 }
 
 impl Database {
-    /// To be called about once a minute, by any number of processes: one of them does it. Reads the database to
-    /// see what is to be done, so a run that failed or was left out is made up by the next. May be dropped at
-    /// any moment.
+    /// To be called about once a minute, by any number of processes, with [`Database::clock`]: one of them does
+    /// it. Reads the database to see what is to be done, so a run that failed or was left out is made up by the
+    /// next. May be dropped at any moment.
     pub async fn maintenance_run(&self, now: Timestamp) -> Result<MaintenanceReport, StoreError> {
         let edition = match self.edition_known() {
             Some(edition) => edition,
@@ -80,10 +86,11 @@ impl Database {
         };
         // Its own connection: the lock is the session's, and ends with it whatever happens.
         let mut connection = self.connection().await?;
-        let Some(due) = self.in_time(begin(&mut connection, edition, now)).await? else {
-            return Ok(MaintenanceReport { elsewhere: true, ..MaintenanceReport::default() });
-        };
         let mut report = MaintenanceReport::default();
+        let begun = self.in_time(begin(&mut connection, edition, now)).await?;
+        report.elsewhere = begun.is_none();
+        let Begun { due, deleting_from } = begun.unwrap_or_default();
+        report.deleting_from = deleting_from;
         for step in due {
             report.steps.push(step);
             let budget = Budget::new(step.time());
@@ -104,6 +111,7 @@ impl Database {
         }
         let reach = self.in_time(async { Ok(rollup::reach(&mut connection, edition).await?) }).await?;
         report.rollup_lag = reach.minutes_to.map(|to| now.since(to));
+        report.rolled_up_to = reach.minutes_to;
         report.late_hours_waiting = reach.late_waiting.unsigned_abs();
         self.in_time(async { Ok(connection.close().await?) }).await?;
         Ok(report)
@@ -183,12 +191,19 @@ impl Database {
     }
 }
 
+/// What a run begins with.
+#[derive(Debug, Default)]
+struct Begun {
+    due: Vec<Step>,
+    deleting_from: Option<Timestamp>,
+}
+
 /// The steps that are due; nothing where another process is at it.
 async fn begin(
     connection: &mut PgConnection,
     edition: Edition,
     now: Timestamp,
-) -> Result<Option<Vec<Step>>, StoreError> {
+) -> Result<Option<Begun>, StoreError> {
     let mine: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtext('liftwatch maintenance'))")
         .fetch_one(&mut *connection)
         .await?;
@@ -203,7 +218,9 @@ async fn begin(
     .bind(LOCK_TIMEOUT.as_millis().to_string())
     .execute(&mut *connection)
     .await?;
-    step::due(connection, edition, now).await.map(Some)
+    let deleting_from = clock::doubted(connection, now).await?;
+    let due = step::due(connection, edition, now, deleting_from.is_none()).await?;
+    Ok(Some(Begun { due, deleting_from }))
 }
 
 /// What a step has done.

@@ -36,6 +36,8 @@ pub struct StoreStatus {
     pub retention: Vec<RetentionStatus>,
     /// Steps of maintenance.
     pub maintenance: Vec<StepStatus>,
+    /// The clock leapt ahead: nothing is deleted until then, or until it is set back.
+    pub deleting_from: Option<Timestamp>,
     /// Jobs of the server itself (Community edition).
     pub jobs: Vec<JobStatus>,
     /// The server.

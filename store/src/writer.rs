@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use domain::{Arrival, ElevatorId, Message, TerminalId, Timestamp};
 use sqlx::postgres::PgConnection;
+use time::OffsetDateTime;
 
 use crate::copy::CopyBuffer;
 use crate::fault_period::AllNew;
@@ -102,6 +103,8 @@ struct Session {
     buffer: CopyBuffer,
     /// Tables whose staging table exists in this session.
     staged: Vec<&'static str>,
+    /// By how much the database's clock is ahead of ours.
+    clock_ahead: Duration,
 }
 
 impl Writer {
@@ -215,9 +218,10 @@ impl Writer {
             path::store(session, &rows, &mut batch.quarantine, &mut report).await?;
         }
         if self.database.edition_known() == Some(Edition::Apache) {
-            // The later of the two clocks: rows may have waited for the store since they arrived.
+            // The latest of the clocks: rows may have waited for the store since they arrived, and rollups go by
+            // that of the database.
             let newest = messages().map(|incoming| incoming.arrival.at).max().unwrap_or_default();
-            let now = Timestamp::from(time::OffsetDateTime::now_utc());
+            let now = now().plus(session.clock_ahead);
             rollup::late_insert(&mut session.connection, batch.late(now.max(newest))).await?;
         }
         report.declarations_left_out = path::gaps_insert(&mut session.connection, &batch.gaps).await?;
@@ -242,7 +246,14 @@ impl Writer {
 
 impl Session {
     async fn open(database: &Database) -> Result<Self, StoreError> {
-        let connection = database.connection().await?;
-        Ok(Self { connection, buffer: CopyBuffer::default(), staged: Vec::new() })
+        let mut connection = database.connection().await?;
+        let clock: OffsetDateTime =
+            sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut connection).await?;
+        let clock_ahead = Timestamp::from(clock).since(now());
+        Ok(Self { connection, buffer: CopyBuffer::default(), staged: Vec::new(), clock_ahead })
     }
+}
+
+fn now() -> Timestamp {
+    OffsetDateTime::now_utc().into()
 }

@@ -4,7 +4,7 @@
 //! same moment. The rows' numbers come from the server as ranges, sorted by source, through a cursor; the books
 //! of a few hundred sources are in memory at once.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use domain::{Area, SourceId, TerminalId, Timestamp};
 use sqlx::postgres::{PgConnection, PgRow};
@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use super::books::{Mend, mend, side_books};
 use super::report::{AuditGap, AuditReport, AuditScope, GAPS_NAMED_MAX, UsedTwice};
 use super::table::{NUMBERED, WORK_MEM};
-use super::verdict::{Books, GapOutcome, Yardstick};
+use super::verdict::{Books, GapOutcome, SET_BACK_MAX, Yardstick};
 use crate::{Database, Kept, StoreError};
 
 /// Sources whose books are looked at together.
@@ -53,25 +53,58 @@ impl Database {
     }
 }
 
-/// By the marks that retention sets before or with each deletion: what it has done, not what the settings of
-/// whoever audits would do.
-async fn kept_since(connection: &mut PgConnection) -> Result<Option<Timestamp>, sqlx::Error> {
-    let tables = [Kept::Telemetry, Kept::Fault, Kept::Statistics, Kept::Quarantine];
-    let floor: Option<OffsetDateTime> = sqlx::query_scalar(
-        "SELECT max(floor)
-         FROM retention_mark
-         WHERE table_name = ANY ($1)
-           AND floor > '-infinity'",
+/// Up to when retention may have deleted rows: by the marks that it sets before or with each deletion, so what it
+/// has done, not what the settings of whoever audits would do.
+#[derive(Debug, Default)]
+struct Floors {
+    /// Of all elevators.
+    all: Option<Timestamp>,
+    /// Of those whose division keeps, or whose earlier division kept, less than that.
+    own: HashMap<i64, Timestamp>,
+}
+
+/// Elevators with a floor of their own that is above that of all.
+const FLOORS: &str = "
+    WITH mark AS (
+        SELECT area, max(floor) AS floor
+        FROM retention_mark
+        WHERE table_name IN ('telemetry', 'fault', 'statistics')
+          AND floor > '-infinity'
+        GROUP BY area
     )
-    .bind(tables.map(Kept::name))
-    .fetch_one(connection)
-    .await?;
-    Ok(floor.map(Into::into))
+    SELECT elevator_id, greatest(mark.floor, elevator.kept_since) AS floor
+    FROM elevator
+    LEFT JOIN mark USING (area)
+    WHERE greatest(mark.floor, elevator.kept_since)
+        > coalesce((SELECT floor FROM mark WHERE area = -1), '-infinity')";
+
+impl Floors {
+    async fn read(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
+        let tables = [Kept::Telemetry, Kept::Fault, Kept::Statistics];
+        let all: Option<OffsetDateTime> = sqlx::query_scalar(
+            "SELECT max(floor)
+             FROM retention_mark
+             WHERE table_name = ANY ($1)
+               AND area = -1
+               AND floor > '-infinity'",
+        )
+        .bind(tables.map(Kept::name))
+        .fetch_one(&mut *connection)
+        .await?;
+        let own: Vec<(i64, OffsetDateTime)> = sqlx::query_as(FLOORS).fetch_all(connection).await?;
+        let own = own.into_iter().map(|(elevator, floor)| (elevator, floor.into())).collect();
+        Ok(Self { all: all.map(Into::into), own })
+    }
+
+    fn newest(&self) -> Option<Timestamp> {
+        self.own.values().copied().chain(self.all).max()
+    }
 }
 
 struct Auditor<'a> {
     scope: &'a AuditScope,
     by: Yardstick,
+    floors: Floors,
     report: AuditReport,
     /// Sources asked for; `None` for all.
     asked: Option<Vec<i32>>,
@@ -128,6 +161,7 @@ impl<'a> Auditor<'a> {
         Self {
             scope,
             by,
+            floors: Floors::default(),
             report,
             asked: None,
             elevators: Vec::new(),
@@ -149,8 +183,9 @@ impl<'a> Auditor<'a> {
         )))
         .execute(&mut *transaction)
         .await?;
-        self.by.kept_since = kept_since(&mut transaction).await?;
-        self.report.kept_since = self.by.kept_since;
+        self.floors = Floors::read(&mut transaction).await?;
+        self.by.kept_since = self.floors.all;
+        self.report.kept_since = self.floors.newest();
         self.resolve(&mut transaction).await?;
         self.count(&mut transaction).await?;
         let islands = format!("DECLARE islands NO SCROLL CURSOR FOR {}", self.islands());
@@ -269,13 +304,22 @@ impl<'a> Auditor<'a> {
     /// Numbers that follow each other, by source.
     fn islands(&self) -> String {
         let scope = self.within_scope();
-        let young = self.by.young_since().map_or("false".to_owned(), |at| format!("time >= {}", moment(at)));
+        let young = |floor| format!("time >= {}", moment(Yardstick::young_since(floor)));
+        let all = self.floors.all.map_or("true".to_owned(), young);
+        let (young, floors) = match self.floors.own.is_empty() {
+            true => (all, String::new()),
+            false => (
+                format!("coalesce(time >= own.floor + INTERVAL '{} s', {all})", SET_BACK_MAX.as_secs()),
+                format!("LEFT JOIN ({FLOORS}) AS own USING (elevator_id)"),
+            ),
+        };
         let numbers: Vec<String> = NUMBERED
             .iter()
             .map(|table| {
                 format!(
                     "SELECT source, seq, arrived, {young} AS young
                      FROM {table}
+                     {floors}
                      WHERE {scope} AND seq > 0 AND seq < {}",
                     i64::MAX
                 )
@@ -373,7 +417,7 @@ impl<'a> Auditor<'a> {
                 *seen = (seen.0, island.to, seen.2 + surplus);
             }
         }
-        let filled = side_books(connection, &ids, &mut books, &self.by).await?;
+        let filled = side_books(connection, &ids, &mut books, &self.by, &self.floors.own).await?;
         for named in sources {
             let Some(book) = books.get_mut(&named.source) else { continue };
             // What was in quarantine alone has no device time in the ledger.

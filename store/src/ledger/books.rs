@@ -1,6 +1,6 @@
 //! The books beside the rows, and how the ledger is mended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use domain::{SourceId, Timestamp};
 use sqlx::postgres::{PgConnection, PgRow};
@@ -21,12 +21,14 @@ pub(crate) struct Mend {
     pub(crate) remove: SeqRanges,
 }
 
-/// Everything but the rows. Returns how many numbers were filled late.
+/// Everything but the rows. `floors`: of elevators whose rows may be deleted up to a later time than those of
+/// others. Returns how many numbers were filled late.
 pub(crate) async fn side_books(
     connection: &mut PgConnection,
     ids: &[i32],
     books: &mut BTreeMap<i32, Books>,
     by: &Yardstick,
+    floors: &HashMap<i64, Timestamp>,
 ) -> Result<BTreeMap<i32, u64>, StoreError> {
     let range = |row: &PgRow| -> Result<(i32, i64, i64), StoreError> {
         Ok((row.try_get("source")?, row.try_get("seq_from")?, row.try_get("seq_to")?))
@@ -74,9 +76,11 @@ pub(crate) async fn side_books(
         book.told = book.told.max(Some(one));
     }
     let ledger = sqlx::query(
-        "SELECT source, time_first,
+        "SELECT source, time_first, elevators,
                 ARRAY(SELECT lower(range) FROM unnest(accounted) AS range ORDER BY range) AS froms,
-                ARRAY(SELECT upper(range) - 1 FROM unnest(accounted) AS range ORDER BY range) AS tos
+                ARRAY(SELECT upper(range) - 1 FROM unnest(accounted) AS range ORDER BY range) AS tos,
+                ARRAY(SELECT lower(range) FROM unnest(expired) AS range ORDER BY range) AS expired_froms,
+                ARRAY(SELECT upper(range) - 1 FROM unnest(expired) AS range ORDER BY range) AS expired_tos
          FROM sequence_ledger
          WHERE source = ANY ($1)",
     )
@@ -87,6 +91,11 @@ pub(crate) async fn side_books(
         let book = books.entry(row.try_get("source")?).or_default();
         let (froms, tos): (Vec<i64>, Vec<i64>) = (row.try_get("froms")?, row.try_get("tos")?);
         book.claimed = froms.into_iter().zip(tos).collect();
+        let (froms, tos): (Vec<i64>, Vec<i64>) =
+            (row.try_get("expired_froms")?, row.try_get("expired_tos")?);
+        book.expired = froms.into_iter().zip(tos).collect();
+        let elevators: Vec<i64> = row.try_get("elevators")?;
+        book.kept_since = elevators.iter().filter_map(|elevator| floors.get(elevator)).max().copied();
         book.time_first = row.try_get::<Option<OffsetDateTime>, _>("time_first")?.map(Timestamp::from);
     }
     let gaps = sqlx::query(

@@ -106,9 +106,10 @@ pub struct AuditReport {
     pub open: u64,
     /// Numbers missing that nobody explains.
     pub unaccounted: u64,
-    /// Numbers whose rows retention has deleted, as far as the ledger knows.
+    /// Numbers whose rows or entries of quarantine retention has deleted, as far as the ledger knows.
     pub deleted_by_retention: u64,
-    /// Rows with a device time before this may have been deleted; none where retention has deleted nothing yet.
+    /// Rows with a device time before this may have been deleted, in the division that keeps the least; none where
+    /// retention has deleted no rows yet.
     pub kept_since: Option<Timestamp>,
     /// Rows that use a number a second time.
     pub used_twice: u64,

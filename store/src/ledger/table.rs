@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection, Row as _};
 use time::OffsetDateTime;
 
 use super::note::{Run, Waiting};
-use crate::{Database, StoreError};
+use crate::{Database, Edition, StoreError, rollup};
 
 /// Tables whose rows carry sequence numbers of terminals. Readings, events and statistics share one counter.
 pub(crate) const NUMBERED: &[&str] = &["telemetry", "fault", "statistics"];
@@ -109,7 +109,7 @@ pub(crate) async fn mark_set(
 }
 
 /// Brings the ledger up to the rows: reads those that arrived after the mark, and all of quarantine. Reads
-/// from the server as it goes, so memory stays flat.
+/// from the server as it goes, so memory stays flat. Of those rows it also notes the late ones for the rollups.
 pub(crate) async fn catch_up(database: &Database, at: Timestamp) -> Result<Written, StoreError> {
     let mut reader = database.connection().await?;
     let mut writer = database.connection().await?;
@@ -120,6 +120,9 @@ pub(crate) async fn catch_up(database: &Database, at: Timestamp) -> Result<Writt
         .await?;
     let mark: Option<i64> =
         sqlx::query_scalar("SELECT arrival_no FROM sequence_mark").fetch_optional(&mut *transaction).await?;
+    if let Some(mark) = mark.filter(|_| database.edition_known() == Some(Edition::Apache)) {
+        rollup::own::late_find(&mut writer, mark).await?;
+    }
     let since = format!("arrival_no > {}", mark.unwrap_or(-1));
     runs_declare(&mut transaction, &since).await?;
     while let Some(runs) = runs_fetch(&mut transaction).await? {

@@ -22,18 +22,19 @@ pub(crate) struct Yardstick {
     pub(crate) to: Option<Timestamp>,
     /// Each boot began with number 1.
     pub(crate) from_one: bool,
-    /// Rows with a device time before this may have been deleted; none where retention has deleted nothing yet.
+    /// Rows with a device time before this may have been deleted, of any elevator; none where retention has deleted
+    /// nothing yet.
     pub(crate) kept_since: Option<Timestamp>,
 }
 
 /// A terminal's clock that is set back gives a higher number an earlier time; by so much it may, within a boot,
 /// before rows that retention deleted look as if somebody had taken them. A profile's zone corrected is 8 hours.
-const SET_BACK_MAX: Duration = Duration::from_hours(24);
+pub(super) const SET_BACK_MAX: Duration = Duration::from_hours(24);
 
 impl Yardstick {
     /// Rows with a device time from this on are not deleted by retention, nor is what was numbered after them.
-    pub(crate) fn young_since(&self) -> Option<Timestamp> {
-        self.kept_since.map(|kept| kept.plus(SET_BACK_MAX))
+    pub(crate) fn young_since(kept_since: Timestamp) -> Timestamp {
+        kept_since.plus(SET_BACK_MAX)
     }
 
     pub(crate) fn covers(&self, at: Timestamp) -> bool {
@@ -53,6 +54,10 @@ pub(crate) struct Books {
     pub(crate) dropped: SeqRanges,
     /// From quarantine, by an operator.
     pub(crate) discarded: SeqRanges,
+    /// Were in quarantine, until retention deleted them.
+    pub(crate) expired: SeqRanges,
+    /// Rows with a device time before this may have been deleted in the divisions of its elevators.
+    pub(crate) kept_since: Option<Timestamp>,
     /// The last number, as the boot after tells, and since when that is known.
     pub(crate) told: Option<(i64, Timestamp)>,
     /// What the ledger claims.
@@ -100,7 +105,7 @@ impl Gap {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Verdict {
     pub(crate) gaps: Vec<Gap>,
-    /// Rows the ledger knows and retention has deleted.
+    /// Rows the ledger knows, and entries of quarantine, that retention has deleted.
     pub(crate) deleted: SeqRanges,
     /// Accounted for, and the ledger does not know yet.
     pub(crate) behind: SeqRanges,
@@ -116,7 +121,8 @@ impl Books {
         let mut accounted = self.stored.clone();
         accounted.extend(&self.quarantined);
         let ghosts = self.claimed.minus(&accounted).minus(&self.discarded);
-        let deleted = ghosts.and(&self.reached(by));
+        let mut deleted = ghosts.and(&self.reached(by));
+        deleted.extend(&self.expired.minus(&accounted).minus(&self.discarded));
         let ahead = ghosts.minus(&deleted);
 
         let mut known = accounted.clone();
@@ -174,7 +180,7 @@ impl Books {
     /// Numbers whose rows retention can have deleted: of a source that reaches back so far, those below the first
     /// that is too young. Numbers grow with time, so what comes after that is younger still.
     fn reached(&self, by: &Yardstick) -> SeqRanges {
-        match self.time_first.zip(by.kept_since) {
+        match self.time_first.zip(self.kept_since.max(by.kept_since)) {
             Some((first, kept)) if first < kept => {
                 SeqRanges::range(1, self.young.map_or(i64::MAX, |young| young - 1))
             }

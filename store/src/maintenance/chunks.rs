@@ -69,6 +69,7 @@ async fn drop_some(
              SELECT range_end
              FROM timescaledb_information.chunks
              WHERE hypertable_name = {HYPERTABLE_OF}
+               AND hypertable_schema IN (current_schema(), '_timescaledb_internal')
                AND range_end <= $2
              ORDER BY range_end
              LIMIT $3

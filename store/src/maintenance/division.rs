@@ -143,7 +143,7 @@ impl Division {
              SET position = '-infinity', swept = $3
              WHERE table_name = $1
                AND area = $2
-               AND swept < $3 - make_interval(secs => $4)",
+               AND (swept < $3 - make_interval(secs => $4) OR swept > $3)",
         )
         .bind(self.table.name())
         .bind(self.area)

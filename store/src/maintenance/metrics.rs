@@ -23,6 +23,9 @@ pub struct MaintenanceMetrics {
     late_hours: Counter,
     late_hours_waiting: Gauge,
     rollup_lag_seconds: Gauge,
+    rolled_up_to: Gauge,
+    runs_lost: Counter,
+    deleting_held: Gauge,
 }
 
 impl MaintenanceMetrics {
@@ -51,17 +54,40 @@ impl MaintenanceMetrics {
         );
         registry.register(
             "rollup_lag_seconds",
-            "How far the rollup by minute is behind now; 300 is usual",
+            "How far the rollup by minute was behind at the last run; 300 is usual",
             metrics.rollup_lag_seconds.clone(),
+        );
+        registry.register(
+            "rolled_up_to_timestamp_seconds",
+            "Minutes before it are rolled up, seconds since 1970; stands still where nothing runs",
+            metrics.rolled_up_to.clone(),
+        );
+        registry.register(
+            "runs_lost",
+            "Runs that ended with the connection or did not begin",
+            metrics.runs_lost.clone(),
+        );
+        registry.register(
+            "deleting_held",
+            "1 while nothing is deleted because the clock leapt ahead",
+            metrics.deleting_held.clone(),
         );
         metrics
     }
 
-    /// Counts a run. One that another process did says nothing.
+    /// Counts a run. Of one that another process did it says how far the rollups go.
     pub fn ran(&self, report: &MaintenanceReport) {
+        self.late_hours_waiting.set(i64::try_from(report.late_hours_waiting).unwrap_or(i64::MAX));
+        if let Some(lag) = report.rollup_lag {
+            self.rollup_lag_seconds.set(i64::try_from(lag.as_secs()).unwrap_or(i64::MAX));
+        }
+        if let Some(to) = report.rolled_up_to {
+            self.rolled_up_to.set(to.micros().div_euclid(1_000_000));
+        }
         if report.elsewhere {
             return;
         }
+        self.deleting_held.set(report.deleting_from.is_some().into());
         for step in &report.steps {
             self.runs.get_or_create(&StepLabel { step: step.name() }).inc();
         }
@@ -77,9 +103,10 @@ impl MaintenanceMetrics {
                 + report.alarm_events_dropped,
         );
         self.late_hours.inc_by(report.late_hours);
-        self.late_hours_waiting.set(i64::try_from(report.late_hours_waiting).unwrap_or(i64::MAX));
-        if let Some(lag) = report.rollup_lag {
-            self.rollup_lag_seconds.set(i64::try_from(lag.as_secs()).unwrap_or(i64::MAX));
-        }
+    }
+
+    /// Counts a run of which nothing is known.
+    pub fn lost(&self) {
+        self.runs_lost.inc();
     }
 }

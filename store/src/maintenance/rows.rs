@@ -5,7 +5,6 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 
 use super::Budget;
-use super::chunks::mark;
 use crate::alarm::alarm_is_open;
 use crate::retention::{Kept, Retention};
 
@@ -69,6 +68,35 @@ fn condition(table: Kept) -> &'static str {
     }
 }
 
+/// Deletes from quarantine, and notes in the ledger which numbers are gone with it, so that the audit need not
+/// wonder. The ledger is locked in the order in which it is written.
+fn expire(delete: &str) -> String {
+    format!(
+        "WITH gone AS (
+             {delete}
+             RETURNING terminal_id, boot, numbers
+         ), numbered AS (
+             SELECT source, range_agg(numbers) AS numbers
+             FROM gone
+             JOIN source USING (terminal_id, boot)
+             WHERE numbers IS NOT NULL
+             GROUP BY source
+         ), locked AS (
+             SELECT source, numbered.numbers
+             FROM sequence_ledger AS ledger
+             JOIN numbered USING (source)
+             ORDER BY source
+             FOR UPDATE OF ledger
+         ), noted AS (
+             UPDATE sequence_ledger AS ledger
+             SET expired = ledger_bounded(ledger.expired + locked.numbers)
+             FROM locked
+             WHERE ledger.source = locked.source
+         )
+         SELECT FROM gone"
+    )
+}
+
 async fn delete(
     connection: &mut PgConnection,
     table: Kept,
@@ -76,7 +104,7 @@ async fn delete(
     budget: &Budget,
 ) -> Result<(u64, bool), sqlx::Error> {
     let (name, column) = (table.name(), table.time_column());
-    let sql = format!(
+    let delete = format!(
         "DELETE FROM {name}
          WHERE ctid = ANY (ARRAY(
              SELECT ctid
@@ -86,6 +114,7 @@ async fn delete(
          ))",
         condition(table)
     );
+    let sql = if table == Kept::Quarantine { expire(&delete) } else { delete };
     let mut rows = 0;
     loop {
         let begun = budget.begin();
@@ -100,10 +129,6 @@ async fn delete(
             .execute(&mut *transaction)
             .await?
             .rows_affected();
-        // The audit must know that numbers it looks for may be gone.
-        if table == Kept::Quarantine && deleted > 0 {
-            mark(&mut transaction, table, -1, before).await?;
-        }
         transaction.commit().await?;
         rows += deleted;
         if deleted < ROWS_MAX.unsigned_abs() {

@@ -77,6 +77,11 @@ impl Step {
         }
     }
 
+    /// Whether what it does cannot be done again.
+    fn deletes(self) -> bool {
+        matches!(self, Self::Chunks | Self::Divisions | Self::Rows | Self::AlarmEvents)
+    }
+
     pub(crate) fn runs_on(self, edition: Edition) -> bool {
         match self {
             Self::Rollup => edition == Edition::Apache,
@@ -89,20 +94,22 @@ impl Step {
 /// After a failure.
 const RETRY_AFTER: Duration = Duration::from_mins(5);
 
-/// The steps to run now.
+/// The steps to run now; those that delete only by a clock that is believed.
 pub(super) async fn due(
     connection: &mut PgConnection,
     edition: Edition,
     now: Timestamp,
+    believed: bool,
 ) -> Result<Vec<Step>, StoreError> {
     let noted: Vec<(String, OffsetDateTime)> =
         sqlx::query_as("SELECT step, due FROM maintenance_step").fetch_all(connection).await?;
     let is_due = |step: &Step| {
         let due = noted.iter().find(|(name, _)| name == step.name()).map(|(_, due)| Timestamp::from(*due));
-        // Far ahead: a clock that was wrong has been set right.
-        due.is_none_or(|due| due <= now || due > now.plus(2 * HOUR))
+        // Further ahead than it can be: a clock that was wrong has been set right.
+        due.is_none_or(|due| due <= now || due > now.plus(step.every()))
     };
-    Ok(Step::ALL.into_iter().filter(|step| step.runs_on(edition)).filter(is_due).collect())
+    let may_run = |step: &Step| step.runs_on(edition) && (believed || !step.deletes());
+    Ok(Step::ALL.into_iter().filter(may_run).filter(is_due).collect())
 }
 
 /// Notes how it went and when it is due again.

@@ -56,6 +56,12 @@ pub(crate) async fn ensure(connection: &mut PgConnection) -> Result<(), sqlx::Er
              PRIMARY KEY (elevator_id, hour)
          );
          CREATE INDEX IF NOT EXISTS rollup_late_hour ON rollup_late (hour, elevator_id);
+         CREATE TABLE IF NOT EXISTS rollup_late_taken (
+             elevator_id int8,
+             hour        timestamptz,
+             PRIMARY KEY (elevator_id, hour)
+         );
+         CREATE INDEX IF NOT EXISTS telemetry_1m_brin ON telemetry_1m USING brin (bucket) WITH (autosummarize = on);
          COMMIT",
         table("telemetry_1m", "30 days"),
         table("telemetry_1h", "365 days"),
@@ -114,8 +120,8 @@ pub(crate) async fn reach(connection: &mut PgConnection) -> Result<Reach, sqlx::
     let (minutes, hours, late_waiting, oldest): Row = sqlx::query_as(
         "SELECT (SELECT done_to FROM rollup_position),
                 (SELECT hours_to FROM rollup_position),
-                (SELECT count(*) FROM rollup_late),
-                (SELECT min(hour) FROM rollup_late)",
+                (SELECT count(*) FROM rollup_late) + (SELECT count(*) FROM rollup_late_taken),
+                least((SELECT min(hour) FROM rollup_late), (SELECT min(hour) FROM rollup_late_taken))",
     )
     .fetch_one(connection)
     .await?;
@@ -156,6 +162,14 @@ async fn stretch_run(connection: &mut PgConnection, target: Timestamp) -> Result
             .fetch_optional(&mut *transaction)
             .await?;
     let position = position.map(Timestamp::from);
+    if position.is_some_and(|position| position > target) {
+        // The clock was ahead. What came since was not noted as late: it is rolled up again.
+        sqlx::query("UPDATE rollup_position SET done_to = $1, hours_to = least(hours_to, $2)")
+            .bind(target.to_utc())
+            .bind(hour_of(target).to_utc())
+            .execute(&mut *transaction)
+            .await?;
+    }
     if position.is_some_and(|position| position >= target) {
         transaction.commit().await?;
         return Ok(false);
@@ -241,30 +255,20 @@ async fn hour_run(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
 
 /// Some of the late hours, as far as the position has passed them; what lies after it is still to come.
 async fn late_run(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
-    let mut transaction = connection.begin().await?;
     let position: Option<(OffsetDateTime, Option<OffsetDateTime>)> =
         sqlx::query_as("SELECT done_to, hours_to FROM rollup_position")
-            .fetch_optional(&mut *transaction)
+            .fetch_optional(&mut *connection)
             .await?;
     // Without a position nothing is rolled up, so nothing is late: the first stretch takes it.
     let minutes_to = position.map(|(minutes, _)| Timestamp::from(minutes));
     let hours_to = position.and_then(|(_, hours)| hours).map(Timestamp::from);
     let (Some(minutes_to), Some(hours_to)) = (minutes_to, hours_to) else {
-        transaction.commit().await?;
         return Ok(0);
     };
-    let late: Vec<(i64, OffsetDateTime, bool)> = sqlx::query_as(
-        "WITH taken AS (
-             DELETE FROM rollup_late
-             WHERE (elevator_id, hour) IN (
-                 SELECT elevator_id, hour
-                 FROM rollup_late
-                 ORDER BY hour, elevator_id
-                 LIMIT $1
-             )
-             RETURNING elevator_id, hour
-         )
-         SELECT elevator_id,
+    late_take(connection).await?;
+    let mut transaction = connection.begin().await?;
+    let taken: Vec<(i64, OffsetDateTime, bool)> = sqlx::query_as(
+        "SELECT elevator_id,
                 hour,
                 EXISTS (
                     SELECT
@@ -273,15 +277,14 @@ async fn late_run(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
                       AND mark.floor > taken.hour
                       AND (mark.area = -1 OR mark.area = elevator.area)
                 ) AS gone
-         FROM taken
+         FROM rollup_late_taken AS taken
          LEFT JOIN elevator USING (elevator_id)",
     )
-    .bind(LATE_HOURS_MAX)
     .fetch_all(&mut *transaction)
     .await?;
     // Of hours whose readings may be gone nothing is made again.
     let mut hours: BTreeMap<Timestamp, Vec<i64>> = BTreeMap::new();
-    for (elevator, hour, _) in late.iter().filter(|(_, _, gone)| !gone) {
+    for (elevator, hour, _) in taken.iter().filter(|(_, _, gone)| !gone) {
         hours.entry(Timestamp::from(*hour)).or_default().push(*elevator);
     }
     let minutes =
@@ -300,8 +303,50 @@ async fn late_run(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
                 .await?;
         }
     }
+    sqlx::query("DELETE FROM rollup_late_taken").execute(&mut *transaction).await?;
     transaction.commit().await?;
-    Ok(late.len() as u64)
+    Ok(taken.len() as u64)
+}
+
+/// Notes the late readings that arrived after `mark`: a writer that was killed between its rows and its note left
+/// rows without one.
+pub(crate) async fn late_find(connection: &mut PgConnection, mark: i64) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO rollup_late (elevator_id, hour)
+         SELECT DISTINCT elevator_id, time_bucket(INTERVAL '1 hour', time)
+         FROM telemetry
+         WHERE arrival_no > $1
+           AND time < (SELECT done_to FROM rollup_position)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(mark)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Takes the oldest notes, in a statement of its own: a writer that notes one of them again waits for nobody who
+/// makes hours. What an earlier run has taken and not done comes first.
+async fn late_take(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "WITH taken AS (
+             DELETE FROM rollup_late
+             WHERE NOT EXISTS (SELECT FROM rollup_late_taken)
+               AND (elevator_id, hour) IN (
+                   SELECT elevator_id, hour
+                   FROM rollup_late
+                   ORDER BY hour, elevator_id
+                   LIMIT $1
+               )
+             RETURNING elevator_id, hour
+         )
+         INSERT INTO rollup_late_taken (elevator_id, hour)
+         TABLE taken",
+    )
+    .bind(LATE_HOURS_MAX)
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
 /// Readings are only added, but for retention: fewer than before means that some were let go, and what is left

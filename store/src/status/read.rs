@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, FromRow};
 use time::OffsetDateTime;
 
 use super::{JobStatus, RetentionStatus, RollupStatus, StepStatus, StoreStatus, TableStatus, server};
-use crate::maintenance::HYPERTABLE_OF;
+use crate::maintenance::{HYPERTABLE_OF, clock};
 use crate::retention::Kept;
 use crate::{Edition, StoreConfig, StoreError, rollup, schema};
 
@@ -50,6 +50,8 @@ pub(super) async fn status(
         retention.push(retained(connection, config, table, at, kept_well).await?);
     }
     let maintenance = if kept_well { steps(connection).await? } else { Vec::new() };
+    let clock_known = exists(connection, "maintenance_clock").await?;
+    let deleting_from = if clock_known { clock::doubted_until(connection).await? } else { None };
     let jobs = if edition == Edition::Community { jobs(connection).await? } else { Vec::new() };
     Ok(StoreStatus {
         at,
@@ -61,6 +63,7 @@ pub(super) async fn status(
         rollups,
         retention,
         maintenance,
+        deleting_from,
         jobs,
         server: server::server(connection).await?,
         warnings: Vec::new(),
@@ -110,6 +113,7 @@ async fn table(
              LEFT JOIN pg_stat_all_tables AS statistics
                     ON statistics.schemaname = chunk_schema AND statistics.relname = chunk_name
              WHERE hypertable_name = $1
+               AND hypertable_schema IN (current_schema(), '_timescaledb_internal')
          )
          SELECT count(*) AS chunks,
                 min(range_start) AS oldest,
@@ -119,7 +123,9 @@ async fn table(
                 sum(n_live_tup)::int8 AS rows,
                 (SELECT extract(epoch FROM time_interval)::int8
                  FROM timescaledb_information.dimensions
-                 WHERE hypertable_name = $1 AND dimension_number = 1) AS interval_s
+                 WHERE hypertable_name = $1
+                   AND hypertable_schema IN (current_schema(), '_timescaledb_internal')
+                   AND dimension_number = 1) AS interval_s
          FROM chunk",
     )
     .bind(&hypertable)
@@ -196,6 +202,7 @@ async fn columnstore(
          FROM timescaledb_information.chunks AS chunk,
               LATERAL hypertable_compression_stats(format('%I.%I', chunk.hypertable_schema, $1)::regclass)
          WHERE chunk.hypertable_name = $1
+           AND chunk.hypertable_schema IN (current_schema(), '_timescaledb_internal')
          LIMIT 1",
     )
     .bind(hypertable)
@@ -251,7 +258,8 @@ async fn retained(
         let sql = format!(
             "SELECT count(*) FILTER (WHERE range_end <= $2), min(range_end) FILTER (WHERE range_end > $2)
              FROM timescaledb_information.chunks
-             WHERE hypertable_name = {HYPERTABLE_OF}"
+             WHERE hypertable_name = {HYPERTABLE_OF}
+               AND hypertable_schema IN (current_schema(), '_timescaledb_internal')"
         );
         let (due, next): (i64, Option<OffsetDateTime>) = sqlx::query_as(AssertSqlSafe(sql))
             .bind(table.name())

@@ -182,6 +182,13 @@ fn maintenance(status: &StoreStatus, warn: &mut impl FnMut(&'static str, String,
         };
         warn("rollup_behind", format!("the rollup by minute is {} minutes behind", lag_s / 60), advice);
     }
+    if let Some(from) = status.deleting_from {
+        warn(
+            "clock_leapt",
+            format!("the database's clock leapt ahead by more than a week; nothing is deleted before {from}"),
+            "if it is right now, wait; if not, set it right",
+        );
+    }
     for step in &status.maintenance {
         if let Some(error) = &step.error {
             warn(
@@ -237,6 +244,7 @@ mod tests {
             rollups: RollupStatus { lag_s: Some(320), ..RollupStatus::default() },
             retention: vec![],
             maintenance: vec![],
+            deleting_from: None,
             jobs: vec![],
             server: ServerStatus {
                 connections: 5,
@@ -270,6 +278,7 @@ mod tests {
         assert_eq!(codes(|status| status.tables[0].dead_rows = 10_000_000), ["autovacuum_behind"]);
         assert_eq!(codes(|status| status.tables[0].dead_rows = 5_000_000), [""; 0]);
         assert_eq!(codes(|status| status.rollups.lag_s = Some(3_600)), ["rollup_behind"]);
+        assert_eq!(codes(|status| status.deleting_from = Some(Timestamp::default())), ["clock_leapt"]);
         assert_eq!(codes(|status| status.server.connections = 95), ["connections"]);
         assert_eq!(codes(|status| status.server.frozen_age = 1_500_000_000), ["wraparound"]);
         assert_eq!(codes(|status| status.server.oldest_transaction_s = Some(7_200)), ["old_transaction"]);

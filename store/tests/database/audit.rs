@@ -169,8 +169,40 @@ async fn what_retention_took_from_quarantine_is_no_loss() {
     assert_eq!(database.maintenance_run(at).await.unwrap().quarantine_dropped, 1);
     let auditor = Database::look(test.url(), StoreConfig::default()).await.unwrap();
     let report = auditor.ledger_audit(&AuditScope::default(), at, None).await.unwrap();
-    assert_eq!((report.verdict, report.deleted_by_retention), ("ok", 1));
-    assert_eq!(report.kept_since, Some(noon().plus(DAY)));
+    assert_eq!((report.verdict, report.deleted_by_retention, report.kept_since), ("ok", 1, None));
+    // It excuses that number alone.
+    execute(&database, "DELETE FROM telemetry WHERE seq = 3").await;
+    let report = auditor.ledger_audit(&AuditScope::default(), at, None).await.unwrap();
+    assert_eq!((report.verdict, report.deleted_by_retention, report.ledger_ahead), ("ledger_ahead", 1, 1));
+}
+
+#[tokio::test]
+async fn what_retention_deleted_of_one_division_excuses_nothing_of_another() {
+    let test = TestDatabase::new().await;
+    let retention = Retention::default().with_division("350100".parse().unwrap(), Kept::Telemetry, 5 * DAY);
+    let database = test.open_with(StoreConfig { retention, ..keeping(1_000) }).await;
+    execute(
+        &database,
+        "INSERT INTO elevator (elevator_id, area) VALUES (1, 350102), (2, 360102), (3, 350102), (4, 360102)",
+    )
+    .await;
+    let old = |seq| Reading { time: at_ms(seq * 100).minus(9 * DAY), ..reading(seq) };
+    let readings = || (1..=10).map(old).chain((11..=20).map(reading)).collect();
+    serve(&database, (1..=4).map(|elevator| telemetry(elevator, elevator, readings())).collect()).await;
+    assert_eq!(database.maintenance_run(noon()).await.unwrap().division_rows_dropped, 20);
+    // Two move: what is gone of the one stays gone, and of the other nothing is.
+    execute(&database, "UPDATE elevator SET area = 360102 WHERE elevator_id = 3").await;
+    execute(&database, "UPDATE elevator SET area = 370102 WHERE elevator_id = 4").await;
+    let report = audit(&database, &AuditScope::default()).await;
+    assert_eq!((report.verdict, report.deleted_by_retention), ("ok", 20));
+    execute(&database, "DELETE FROM telemetry WHERE elevator_id IN (2, 4) AND seq IN (5, 6)").await;
+    let report = audit(&database, &AuditScope::default()).await;
+    assert_eq!((report.verdict, report.unaccounted, report.ledger_ahead), ("unaccounted", 4, 4));
+    assert_eq!(report.deleted_by_retention, 20);
+    let of = |name: &str| AuditScope { terminals: vec![terminal(name)], ..AuditScope::default() };
+    for (name, verdict) in [("t1", "ok"), ("t2", "unaccounted"), ("t3", "ok"), ("t4", "unaccounted")] {
+        assert_eq!(audit(&database, &of(name)).await.verdict, verdict, "{name}");
+    }
 }
 
 /// Retention has deleted readings up to this time.

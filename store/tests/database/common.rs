@@ -103,3 +103,12 @@ pub(crate) async fn caught_up(metrics: &store::LedgerMetrics) {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }
+
+/// Waits until something is so.
+pub(crate) async fn eventually(is_so: impl AsyncFn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !is_so().await {
+        assert!(std::time::Instant::now() < deadline, "it never came to that");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}

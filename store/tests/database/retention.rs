@@ -79,6 +79,7 @@ async fn rollups_outlive_their_readings_and_what_comes_after_does_not_change_the
     store_reading(&database, 1, 10, day(12), day(12)).await;
     run(&database, day(1)).await;
     assert_eq!(rolled_up(&database, 1).await, (5, 5));
+    run(&database, day(6)).await;
     assert_eq!(run(&database, day(12)).await.chunks_dropped, 1);
     assert_eq!(database.reading_count().await.unwrap(), 1);
     assert_eq!(rolled_up(&database, 1).await, (5, 5));
@@ -130,6 +131,9 @@ async fn a_division_may_keep_less_and_its_rollups_stay() {
     assert_eq!(rolled_up(&database, 1).await, (60, 60));
 
     // Only what all keep for less goes as a whole.
+    for days in [24, 30] {
+        assert_eq!(run(&database, day(days)).await.chunks_dropped, 0);
+    }
     assert_eq!(run(&database, day(32)).await.chunks_dropped, 2);
     assert_eq!(database.reading_count().await.unwrap(), 20);
 }
@@ -195,4 +199,36 @@ async fn what_only_grows_is_shortened_by_retention_alone() {
     assert_eq!(left, 1);
     let refused = sqlx::query("DELETE FROM suppression").execute(database.pool()).await.unwrap_err();
     assert!(refused.to_string().contains("append-only"), "{refused}");
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_by_a_clock_that_leapt_ahead_until_it_has_gone_on_for_a_day() {
+    let test = TestDatabase::new().await;
+    let retention = telemetry_for(10).with_division("350100".parse().unwrap(), Kept::Telemetry, 5 * DAY);
+    let database = test.open_with(config(retention)).await;
+    sqlx::query("INSERT INTO elevator (elevator_id, area) VALUES (1, 350102)")
+        .execute(database.pool())
+        .await
+        .unwrap();
+    store_reading(&database, 1, 1, day(0), day(0)).await;
+    run(&database, day(1)).await;
+    let hour = Duration::from_hours(1);
+    let leapt = run(&database, day(400)).await;
+    assert_eq!(leapt.deleting_from, Some(day(401)));
+    assert!(!leapt.steps.contains(&Step::Chunks) && !leapt.steps.contains(&Step::Divisions));
+    run(&database, day(400).plus(23 * hour)).await;
+    let codes: Vec<_> = database.status().await.unwrap().warnings.iter().map(|warning| warning.code).collect();
+    assert!(codes.contains(&"clock_leapt"), "{codes:?}");
+    assert_eq!(database.reading_count().await.unwrap(), 1);
+
+    // Set right: everything goes on as before.
+    let right = run(&database, day(3)).await;
+    assert_eq!((right.deleting_from, right.rollup_lag), (None, Some(Duration::from_mins(5))));
+    assert_eq!(database.reading_count().await.unwrap(), 1);
+    assert_eq!(run(&database, day(6)).await.division_rows_dropped, 1);
+
+    // It is so late indeed.
+    store_reading(&database, 2, 1, day(6), day(6)).await;
+    assert_eq!(run(&database, day(400)).await.chunks_dropped, 0);
+    assert_eq!(run(&database, day(401)).await.chunks_dropped, 2);
 }

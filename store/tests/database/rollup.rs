@@ -152,3 +152,113 @@ async fn a_stretch_without_anything_is_stepped_over() {
     assert!(report.stretches < 60, "{} stretches over 100 days with two hours of readings", report.stretches);
     assert_eq!(rollup_differences(&database).await, (0, 0));
 }
+
+/// One reading of the given second that arrives at once.
+fn fresh(seq: i64, time: Timestamp) -> Item {
+    let Item::Message(mut message) = telemetry(1, seq, vec![Reading::new(domain::Seq(seq), time)]) else {
+        panic!()
+    };
+    message.arrival.at = time;
+    Item::Message(message)
+}
+
+#[tokio::test]
+async fn what_came_while_a_clock_was_ahead_is_rolled_up_when_it_is_set_right() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let begin: Timestamp = "2090-03-01T00:50:00Z".parse().unwrap();
+    let minute = |minutes: u64| begin.plus(Duration::from_mins(minutes));
+    let mut writer = writer(&database);
+    writer.commit(&[fresh(1, begin)]).await.unwrap();
+    // An hour ahead: minutes and hours that are not over yet count as done.
+    database.maintenance_run(minute(70)).await.unwrap();
+    writer.commit(&[fresh(2, minute(1)), fresh(3, minute(12))]).await.unwrap();
+    assert_eq!(count(&database, "SELECT count(*) FROM rollup_late").await, 1, "one is late by itself");
+    database.maintenance_run(minute(13)).await.unwrap();
+    writer.commit(&[fresh(4, minute(14))]).await.unwrap();
+    let report = database.maintenance_run(minute(80)).await.unwrap();
+    assert_eq!(report.rollup_lag, Some(Duration::from_mins(5)));
+    assert_eq!(rollup_differences(&database).await, (0, 0));
+}
+
+#[tokio::test]
+async fn late_is_what_the_clock_of_the_database_calls_late() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    for sql in [
+        "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql
+         AS $$ SELECT pg_catalog.clock_timestamp() + INTERVAL '1 hour' $$",
+        "DO $$ BEGIN
+             EXECUTE format('ALTER DATABASE %I SET search_path = public, pg_catalog', current_database());
+         END $$",
+    ] {
+        sqlx::query(sql).execute(database.pool()).await.unwrap();
+    }
+    let now = Timestamp::from(time::OffsetDateTime::now_utc());
+    writer(&database).commit(&[fresh(1, now)]).await.unwrap();
+    assert_eq!(count(&database, "SELECT count(*) FROM rollup_late").await, 1);
+}
+
+#[tokio::test]
+async fn a_writer_does_not_wait_for_hours_that_are_made_again() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let begin: Timestamp = "2090-03-01T00:00:00Z".parse().unwrap();
+    let minute = move |minutes: u64| begin.plus(Duration::from_mins(minutes));
+    let mut writer = writer(&database);
+    let late = |seq: i64| {
+        let Item::Message(mut message) = fresh(seq, minute(seq as u64)) else { panic!() };
+        message.arrival.at = minute(200);
+        Item::Message(message)
+    };
+    writer.commit(&[fresh(1, minute(1))]).await.unwrap();
+    database.maintenance_run(minute(200)).await.unwrap();
+    writer.commit(&[late(2)]).await.unwrap();
+
+    let mut holder = database.pool().begin().await.unwrap();
+    sqlx::query("LOCK telemetry_1h IN SHARE MODE").execute(&mut *holder).await.unwrap();
+    let other = database.clone();
+    let made = tokio::spawn(async move { other.maintenance_run(minute(201)).await });
+    eventually(async || count(&database, "SELECT count(*) FROM rollup_late_taken").await == 1).await;
+    let batch = [late(3)];
+    let stored = tokio::time::timeout(Duration::from_secs(20), writer.commit(&batch));
+    assert_eq!(stored.await.expect("it waited").unwrap().rows_stored, 1);
+    holder.rollback().await.unwrap();
+    let report = made.await.unwrap().unwrap();
+    assert!(report.failed.is_empty(), "{:?}", report.failed);
+    database.maintenance_run(minute(202)).await.unwrap();
+    assert_eq!(count(&database, "SELECT count(*) FROM rollup_late_taken").await, 0);
+    assert_eq!(rollup_differences(&database).await, (0, 0));
+}
+
+#[tokio::test]
+async fn a_writer_that_is_killed_before_it_notes_a_late_reading_leaves_no_hole() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let begin: Timestamp = "2090-03-01T00:00:00Z".parse().unwrap();
+    let minute = |minutes: u64| begin.plus(Duration::from_mins(minutes));
+    let start = async || {
+        let metrics = std::sync::Arc::new(store::LedgerMetrics::default());
+        let mut ledger = store::Ledger::new(&database, domain::ArrivalNo(0), metrics.clone());
+        let writer = writer(&database).with_ledger(ledger.notes());
+        let task = tokio::spawn(ledger.run());
+        caught_up(&metrics).await;
+        (writer, task)
+    };
+    let (mut first, task) = start().await;
+    first.commit(&[fresh(1, minute(1))]).await.unwrap();
+    drop(first);
+    task.await.unwrap();
+    database.maintenance_run(minute(200)).await.unwrap();
+    // Its rows are there; of its note and the ledger nothing is.
+    let Item::Message(mut message) = fresh(2, minute(2)) else { panic!() };
+    message.arrival.at = minute(200);
+    writer(&database).commit(&[Item::Message(message)]).await.unwrap();
+    sqlx::query("DELETE FROM rollup_late").execute(database.pool()).await.unwrap();
+
+    let (next, task) = start().await;
+    drop(next);
+    task.await.unwrap();
+    assert_eq!(database.maintenance_run(minute(201)).await.unwrap().late_hours, 1);
+    assert_eq!(rollup_differences(&database).await, (0, 0));
+}
