@@ -107,7 +107,8 @@ fn as_text(report: &AuditReport) -> String {
         ));
     }
     if report.deleted_by_retention > 0 {
-        let rows = report.kept_since.map(|at| format!(" (rows: device time before {at})")).unwrap_or_default();
+        let rows =
+            report.kept_since.map(|at| format!(" (rows: device time before {at})")).unwrap_or_default();
         line(format!(
             "retention    {} numbers were rows or in quarantine and are deleted{rows}; the ledger remembers them",
             report.deleted_by_retention

@@ -230,8 +230,15 @@ impl Database {
         let last: Option<i64> = sqlx::query_scalar(concat!(
             "SELECT least(
                 (SELECT retired + $2 FROM alarm_stream),
-                (SELECT max(no) FROM alarm_event WHERE at < $1),
-                (SELECT min(no) - 1 FROM alarm_event WHERE at >= $1),
+                coalesce(
+                    (SELECT no - 1
+                     FROM alarm_event
+                     WHERE at >= $1
+                       AND no <= (SELECT retired + $2 FROM alarm_stream)
+                     ORDER BY no
+                     LIMIT 1),
+                    (SELECT max(no) FROM alarm_event)
+                ),
                 (SELECT min(event.no) - 1
                  FROM alarm JOIN alarm_event AS event ON event.alarm_id = alarm.id
                  WHERE ",

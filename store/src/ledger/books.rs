@@ -91,8 +91,7 @@ pub(crate) async fn side_books(
         let book = books.entry(row.try_get("source")?).or_default();
         let (froms, tos): (Vec<i64>, Vec<i64>) = (row.try_get("froms")?, row.try_get("tos")?);
         book.claimed = froms.into_iter().zip(tos).collect();
-        let (froms, tos): (Vec<i64>, Vec<i64>) =
-            (row.try_get("expired_froms")?, row.try_get("expired_tos")?);
+        let (froms, tos): (Vec<i64>, Vec<i64>) = (row.try_get("expired_froms")?, row.try_get("expired_tos")?);
         book.expired = froms.into_iter().zip(tos).collect();
         let elevators: Vec<i64> = row.try_get("elevators")?;
         book.kept_since = elevators.iter().filter_map(|elevator| floors.get(elevator)).max().copied();

@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use super::downsample::{KEPT_MAX, bounded, width_us};
 use super::{PgQuery, Point, Queries, QueryError, Question, invalid, unreadable};
 use crate::StoreError;
+use crate::rollup::{hour_of, minute_of};
 use crate::rows::sent;
 use crate::state::storable;
 
@@ -102,11 +103,12 @@ impl FromStr for SeriesField {
 /// after a hole in the sequence that leaves it out (DOMAIN.md 3.1). Silence makes no points: two that lie
 /// further apart than [`Series::stretch`] have nothing between them.
 ///
-/// Spans of more than two days are answered from `telemetry_1m`, those of more than 14 from `telemetry_1h`: they keep
-/// the highest of each minute and hour, and not every field. What is not rolled up yet is missing: the last five
-/// minutes, the last hour.
+/// Spans of more than two days are answered from `telemetry_1m`, those of more than 14 from `telemetry_1h`, and so are
+/// spans that begin before what retention has left of readings, or of minutes: they keep the highest of each minute and
+/// hour, and not every field. A minute or an hour in which the span begins counts as a whole. What is not rolled up yet
+/// is missing: the last five minutes, the last hour.
 ///
-/// Index: `telemetry_pkey` of the chunks of the span, one range in each; or the key of the rollup. Cost: one row, and
+/// Index: `retention_mark_pkey`, then `telemetry_pkey` of the chunks of the span, one range in each; or the key of the rollup. Cost: one row, and
 /// cold one page, for each reading in the span; only the chosen points are sent. Bound: two days of readings, 14 of
 /// minutes, five years of hours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,6 +129,7 @@ impl ElevatorSeries {
     /// How many points may be asked for.
     pub const POINTS: std::ops::RangeInclusive<usize> = 10..=2_000;
 
+    /// The finest of which a span so long is shown.
     fn resolution(&self) -> Resolution {
         let span = self.to.since(self.from);
         if span <= DAY * READINGS_DAYS_MAX {
@@ -138,10 +141,68 @@ impl ElevatorSeries {
         }
     }
 
+    /// The finest that reaches back to its beginning, and has all of its fields.
+    fn resolution_kept(&self, kept: &KeptSince) -> Resolution {
+        let rolled_up = self.fields.iter().all(|field| field.rollup().is_some());
+        let mut resolution = self.resolution();
+        if resolution == Resolution::Reading && Some(self.from) < kept.readings && rolled_up {
+            resolution = Resolution::Minute;
+        }
+        if resolution == Resolution::Minute && Some(self.from) < kept.minutes {
+            resolution = Resolution::Hour;
+        }
+        resolution
+    }
+
+    /// The same from the beginning of its first minute or hour on.
+    fn shown_as(&self, resolution: Resolution) -> Shown {
+        let from = match resolution {
+            Resolution::Reading => self.from,
+            Resolution::Minute => minute_of(self.from),
+            Resolution::Hour => hour_of(self.from),
+        };
+        Shown { question: Self { from, ..self.clone() }, resolution }
+    }
+
     /// The database keeps four points of a stretch, and a fifth where something is unknown.
     fn width_us(&self) -> u64 {
         width_us(self.from, self.to, self.points / (KEPT_MAX - 1))
     }
+}
+
+/// Readings and minutes of an elevator before these may be gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct KeptSince {
+    readings: Option<Timestamp>,
+    minutes: Option<Timestamp>,
+}
+
+/// What retention has left of an elevator.
+struct KeptOf(ElevatorId);
+
+impl Question for KeptOf {
+    fn check(&self) -> Result<(), QueryError> {
+        Ok(())
+    }
+
+    fn statement(&self, prefix: &str) -> PgQuery {
+        let sql = format!(
+            "{prefix}
+             SELECT table_name, max(floor) AS floor
+             FROM retention_mark
+             WHERE table_name IN ('telemetry', 'telemetry_1m')
+               AND area IN (-1, (SELECT area FROM elevator WHERE elevator_id = $1))
+               AND floor > '-infinity'
+             GROUP BY table_name"
+        );
+        sqlx::query(AssertSqlSafe(sql)).bind(self.0.0)
+    }
+}
+
+/// A question with the resolution of its answer.
+struct Shown {
+    question: ElevatorSeries,
+    resolution: Resolution,
 }
 
 /// From what a series was made.
@@ -212,12 +273,23 @@ impl Question for ElevatorSeries {
     }
 
     fn statement(&self, prefix: &str) -> PgQuery {
-        let (readings, from) = match self.resolution() {
-            Resolution::Reading => (self.readings(), self.from.minus(BEFORE)),
-            Resolution::Minute => (self.buckets("telemetry_1m"), self.from),
-            Resolution::Hour => (self.buckets("telemetry_1h"), self.from),
+        self.shown_as(self.resolution()).statement(prefix)
+    }
+}
+
+impl Question for Shown {
+    fn check(&self) -> Result<(), QueryError> {
+        self.question.check()
+    }
+
+    fn statement(&self, prefix: &str) -> PgQuery {
+        let question = &self.question;
+        let (readings, from) = match self.resolution {
+            Resolution::Reading => (question.readings(), question.from.minus(BEFORE)),
+            Resolution::Minute => (question.buckets("telemetry_1m"), question.from),
+            Resolution::Hour => (question.buckets("telemetry_1h"), question.from),
         };
-        let cells: Vec<_> = (0_i32..).zip(&self.fields).map(|(at, field)| cell(at, *field)).collect();
+        let cells: Vec<_> = (0_i32..).zip(&question.fields).map(|(at, field)| cell(at, *field)).collect();
         let cells = cells.join("\n UNION ALL\n ");
         // A value and the number of its reading in one int8: the order of the one, then of the other.
         let sql = format!(
@@ -255,13 +327,13 @@ impl Question for ElevatorSeries {
              WHERE (field, no) IN (SELECT field, no FROM kept)
              ORDER BY field, no"
         );
-        let width = PgInterval { months: 0, days: 0, microseconds: self.width_us().cast_signed() };
+        let width = PgInterval { months: 0, days: 0, microseconds: question.width_us().cast_signed() };
         sqlx::query(AssertSqlSafe(sql))
-            .bind(self.elevator_id.0)
-            .bind(storable(self.from))
-            .bind(storable(self.to))
+            .bind(question.elevator_id.0)
+            .bind(storable(question.from))
+            .bind(storable(question.to))
             .bind(storable(from))
-            .bind(self.points as i64)
+            .bind(question.points as i64)
             .bind(width)
     }
 }
@@ -359,7 +431,15 @@ impl Queries {
     /// One elevator over time.
     pub async fn elevator_series(&self, question: &ElevatorSeries) -> Result<Series, QueryError> {
         question.check()?;
-        let rows = self.rows(question).await?;
+        let mut kept = KeptSince::default();
+        for row in self.rows(&KeptOf(question.elevator_id)).await? {
+            let floor: OffsetDateTime = row.try_get("floor").map_err(unreadable)?;
+            let minutes = row.try_get::<&str, _>("table_name").map_err(unreadable)? == "telemetry_1m";
+            *if minutes { &mut kept.minutes } else { &mut kept.readings } = Some(floor.into());
+        }
+        let shown = question.shown_as(question.resolution_kept(&kept));
+        let rows = self.rows(&shown).await?;
+        let Shown { question, resolution } = shown;
         let empty = |field: &SeriesField| FieldSeries { field: *field, before: None, points: Vec::new() };
         let mut fields: Vec<_> = question.fields.iter().map(empty).collect();
         for row in &rows {
@@ -379,6 +459,6 @@ impl Queries {
             series.points = bounded(points, question.from, question.to, question.points);
         }
         let stretch = Duration::from_micros(question.width_us());
-        Ok(Series { resolution: question.resolution(), stretch, fields })
+        Ok(Series { resolution, stretch, fields })
     }
 }

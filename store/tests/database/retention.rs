@@ -217,7 +217,8 @@ async fn nothing_is_deleted_by_a_clock_that_leapt_ahead_until_it_has_gone_on_for
     assert_eq!(leapt.deleting_from, Some(day(401)));
     assert!(!leapt.steps.contains(&Step::Chunks) && !leapt.steps.contains(&Step::Divisions));
     run(&database, day(400).plus(23 * hour)).await;
-    let codes: Vec<_> = database.status().await.unwrap().warnings.iter().map(|warning| warning.code).collect();
+    let codes: Vec<_> =
+        database.status().await.unwrap().warnings.iter().map(|warning| warning.code).collect();
     assert!(codes.contains(&"clock_leapt"), "{codes:?}");
     assert_eq!(database.reading_count().await.unwrap(), 1);
 

@@ -206,6 +206,39 @@ async fn long_spans_are_answered_by_the_minute() {
 }
 
 #[tokio::test]
+async fn a_short_span_of_long_ago_is_answered_by_what_is_left() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut all = readings(&[(10, Field::Known(1)), (90_000, Field::Known(1))]);
+    all[0].velocity_mm_s = Field::Known(-2_500);
+    store(&database, &[incoming(1, 1, all)]).await;
+    database.maintenance_run(second(100_000)).await.unwrap();
+    let queries = queries(&database);
+    // It begins within a minute, which counts as a whole.
+    let asked =
+        ElevatorSeries { from: second(30), fields: vec![SeriesField::VelocityMmS], ..question(3_600, 100) };
+    let gone = async |table: &'static str, area: i32| {
+        sqlx::query("INSERT INTO retention_mark (table_name, area, floor) VALUES ($1, $2, $3)")
+            .bind(table)
+            .bind(area)
+            .bind(second(86_400).to_utc())
+            .execute(database.pool())
+            .await
+            .unwrap();
+        let series = queries.elevator_series(&asked).await.unwrap();
+        let points: Vec<_> = series.fields[0].points.iter().map(|point| point.value).collect();
+        (series.resolution, points)
+    };
+    assert_eq!(gone("telemetry", 111_111).await, (Resolution::Reading, vec![]), "that is elsewhere");
+    assert_eq!(gone("telemetry", -1).await, (Resolution::Minute, vec![Some(2_500)]));
+    assert_eq!(gone("telemetry_1m", -1).await, (Resolution::Hour, vec![Some(2_500)]));
+    let height = ElevatorSeries { fields: vec![SeriesField::PositionMm], ..asked.clone() };
+    let series = queries.elevator_series(&height).await.unwrap();
+    assert_eq!(series.resolution, Resolution::Reading, "nothing else has it");
+    queries.close().await;
+}
+
+#[tokio::test]
 async fn a_day_is_read_by_the_key_of_its_chunks() {
     let test = TestDatabase::new().await;
     let database = test.open().await;
