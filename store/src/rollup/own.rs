@@ -164,11 +164,15 @@ async fn stretch_run(connection: &mut PgConnection, target: Timestamp) -> Result
     let position = position.map(Timestamp::from);
     if position.is_some_and(|position| position > target) {
         // The clock was ahead. What came since was not noted as late: it is rolled up again.
-        sqlx::query("UPDATE rollup_position SET done_to = $1, hours_to = least(hours_to, $2)")
-            .bind(target.to_utc())
-            .bind(hour_of(target).to_utc())
-            .execute(&mut *transaction)
-            .await?;
+        // Hours that were never made stay so: `least` would take them for made.
+        sqlx::query(
+            "UPDATE rollup_position
+             SET done_to = $1, hours_to = CASE WHEN hours_to > $2 THEN $2 ELSE hours_to END",
+        )
+        .bind(target.to_utc())
+        .bind(hour_of(target).to_utc())
+        .execute(&mut *transaction)
+        .await?;
     }
     if position.is_some_and(|position| position >= target) {
         transaction.commit().await?;
@@ -309,7 +313,7 @@ async fn late_run(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
 }
 
 /// Notes the late readings that arrived after `mark`: a writer that was killed between its rows and its note left
-/// rows without one.
+/// rows without one. In the order in which writers note, so that neither waits for the other in a circle.
 pub(crate) async fn late_find(connection: &mut PgConnection, mark: i64) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO rollup_late (elevator_id, hour)
@@ -317,6 +321,7 @@ pub(crate) async fn late_find(connection: &mut PgConnection, mark: i64) -> Resul
          FROM telemetry
          WHERE arrival_no > $1
            AND time < (SELECT done_to FROM rollup_position)
+         ORDER BY 1, 2
          ON CONFLICT DO NOTHING",
     )
     .bind(mark)

@@ -164,14 +164,27 @@ fn fresh(seq: i64, time: Timestamp) -> Item {
 
 #[tokio::test]
 async fn what_came_while_a_clock_was_ahead_is_rolled_up_when_it_is_set_right() {
+    clock_ahead(true).await;
+    clock_ahead(false).await;
+}
+
+/// With hours made before it is set right, or none yet.
+async fn clock_ahead(hours_made: bool) {
     let test = TestDatabase::new().await;
     let database = test.open().await;
     let begin: Timestamp = "2090-03-01T00:50:00Z".parse().unwrap();
     let minute = |minutes: u64| begin.plus(Duration::from_mins(minutes));
     let mut writer = writer(&database);
+    writer.commit(&[fresh(9, begin.minus(Duration::from_hours(2)))]).await.unwrap();
     writer.commit(&[fresh(1, begin)]).await.unwrap();
     // An hour ahead: minutes and hours that are not over yet count as done.
     database.maintenance_run(minute(70)).await.unwrap();
+    if !hours_made {
+        sqlx::raw_sql("DELETE FROM telemetry_1h; UPDATE rollup_position SET hours_to = NULL")
+            .execute(database.pool())
+            .await
+            .unwrap();
+    }
     writer.commit(&[fresh(2, minute(1)), fresh(3, minute(12))]).await.unwrap();
     assert_eq!(count(&database, "SELECT count(*) FROM rollup_late").await, 1, "one is late by itself");
     database.maintenance_run(minute(13)).await.unwrap();
