@@ -110,12 +110,16 @@ impl Database {
         Ok(())
     }
 
-    /// Drops entries for good. Their numbers stay explained: as discarded by an operator. Returns how many.
+    /// Drops entries for good, but none that comes meanwhile. Their numbers stay explained: as discarded by an
+    /// operator. Returns how many.
     pub async fn quarantine_drop(&self, filter: &QuarantineFilter, actor: &str) -> Result<u64, StoreError> {
         let mut dropped = 0;
+        let last: Option<i64> =
+            sqlx::query_scalar("SELECT max(quarantine_id) FROM quarantine").fetch_one(self.pool()).await?;
         loop {
             let mut transaction = self.pool().begin().await?;
-            let mut sql = QueryBuilder::new("SELECT quarantine_id FROM quarantine WHERE true");
+            let mut sql = QueryBuilder::new("SELECT quarantine_id FROM quarantine WHERE quarantine_id <= ");
+            sql.push_bind(last);
             conditions(&mut sql, filter);
             sql.push(" ORDER BY quarantine_id LIMIT ");
             sql.push_bind(NAMED_MAX as i64);

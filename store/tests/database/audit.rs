@@ -303,3 +303,32 @@ async fn a_number_used_twice_is_told() {
     let report = audit(&database, &AuditScope::default()).await;
     assert_eq!((report.verdict, report.used_twice, report.used_twice_at.len()), ("ok", 1, 1));
 }
+
+#[tokio::test]
+async fn what_comes_to_quarantine_while_it_is_emptied_stays() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut future = reading(2);
+    future.time = at_ms(7_200_000);
+    serve(&database, vec![telemetry(1, 1, vec![reading(1), future, reading(3)])]).await;
+    execute(
+        &database,
+        "CREATE FUNCTION comes() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             INSERT INTO quarantine (arrived, arrival_no, terminal_id, topic, reason, detail, payload_sha256, payload,
+                                     payload_len)
+             VALUES (OLD.arrived, 2, OLD.terminal_id, OLD.topic, OLD.reason, '', sha256(OLD.payload), '', 0);
+             RETURN NULL;
+         END
+         $$",
+    )
+    .await;
+    execute(
+        &database,
+        "CREATE TRIGGER comes AFTER DELETE ON quarantine FOR EACH ROW EXECUTE FUNCTION comes()",
+    )
+    .await;
+    let filter = store::QuarantineFilter { reason: Some("future".to_owned()), ..Default::default() };
+    assert_eq!(database.quarantine_drop(&filter, "me").await.unwrap(), 1);
+    assert_eq!(database.quarantine_count(&filter).await.unwrap(), 1);
+}
