@@ -63,6 +63,9 @@ pub struct Database {
 }
 
 impl Database {
+    /// Fewer connections in the pool are raised to this: reading back after a start holds three at once.
+    pub const CONNECTIONS_MIN: u32 = 4;
+
     /// Connects with default settings.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         Self::connect_with(url, StoreConfig::default()).await
@@ -93,8 +96,7 @@ impl Database {
         let hosts = Arc::new(Hosts::parse(url)?);
         let several = hosts.are_several();
         let pool = PgPoolOptions::new()
-            // Recovery reads over two connections at once.
-            .max_connections(config.pool_size.max(2))
+            .max_connections(config.pool_size.max(Self::CONNECTIONS_MIN))
             .acquire_timeout(config.connect_timeout)
             .idle_timeout(Duration::from_mins(10))
             .after_connect(move |connection, _| {

@@ -32,6 +32,7 @@ use crate::rows::{FaultRow, ReadingRow, STATE_ACTIVE};
 pub(crate) use follow::{AllNew, follow};
 pub(crate) use lists::{Again, lists_news};
 pub use read::FaultPeriodRecord;
+pub(crate) use read::boot;
 pub(crate) use skew::Clocks;
 pub(crate) use standing::Standings;
 
@@ -82,7 +83,7 @@ pub(crate) fn told(rows: &[FaultRow<'_>]) -> BTreeMap<Of, Told> {
 
 fn mark(row: &FaultRow<'_>) -> Option<Mark> {
     let at = corrected(row.origin.arrival.at, row.time, row.origin.age_ms(row.time));
-    let place = Place { source: row.origin.source, seq: row.seq, at };
+    let place = Place::new(row.origin.source, row.origin.boot, row.seq, at);
     let says = if row.state == STATE_ACTIVE {
         Says::List(row.codes.unwrap_or_default().to_vec())
     } else {
@@ -113,7 +114,7 @@ fn shows(reading: &Reading) -> Option<(Option<&[Code]>, bool)> {
 fn place(row: &ReadingRow<'_>) -> Place {
     let time = row.reading.time;
     let at = corrected(row.origin.arrival.at, time, row.origin.age_ms(time));
-    Place { source: row.origin.source, seq: row.reading.seq, at }
+    Place::new(row.origin.source, row.origin.boot, row.reading.seq, at)
 }
 
 fn shown(row: &ReadingRow<'_>) -> Option<Mark> {

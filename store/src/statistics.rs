@@ -10,6 +10,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row as _};
 use time::OffsetDateTime;
 
+use crate::fault_period::boot;
 use crate::{Database, StoreError};
 
 /// A stretch in which one terminal counted without a reset.
@@ -53,7 +54,7 @@ impl Database {
         });
         let rows = sqlx::query(AssertSqlSafe(format!(
             "WITH before AS MATERIALIZED (
-                 SELECT statistics.*, source.terminal_id
+                 SELECT statistics.*, source.terminal_id, source.boot
                  FROM statistics
                  JOIN source USING (source)
                  WHERE statistics.elevator_id = $1
@@ -69,7 +70,7 @@ impl Database {
              JOIN base USING (terminal_id)
              WHERE before.time >= base.since
              UNION ALL
-             SELECT statistics.*, source.terminal_id
+             SELECT statistics.*, source.terminal_id, source.boot
              FROM statistics
              JOIN source USING (source)
              WHERE statistics.elevator_id = $1
@@ -103,7 +104,8 @@ fn sample(row: &PgRow) -> Result<Sample, StoreError> {
     let time = Timestamp::from(row.try_get::<OffsetDateTime, _>("time")?);
     let arrived = Timestamp::from(row.try_get::<OffsetDateTime, _>("arrived")?);
     let at = corrected(arrived, time, row.try_get("age_ms")?);
-    let place = Place { source: SourceId(row.try_get("source")?), seq: Seq(row.try_get("seq")?), at };
+    let (source, seq) = (SourceId(row.try_get("source")?), Seq(row.try_get("seq")?));
+    let place = Place::new(source, boot(row)?, seq, at);
     Ok(Sample { place, time, counters: counters(row)? })
 }
 

@@ -149,23 +149,29 @@ impl Terminal {
     }
 
     /// Places a message in the order and remembers it.
+    ///
+    /// What names no boot (boot 0) while the terminal's other messages name theirs belongs to the present one: by its
+    /// time, and by numbers of its own where it has any. Taken for a run of its own it would make an old one of the
+    /// boot that goes on, and nothing that boot says would count any more.
     pub(super) fn place(&mut self, boot: BootId, seq: Seq, timing: &Timing) -> Order {
         let position = self.boots.iter().position(|known| known.boot == boot);
         let present = self.boots.first().map(|known| known.boot);
+        let is_unnamed = boot == BootId(0) && present.is_some_and(|present| present != boot);
         // Boot ids name runs and need not grow: a run never heard of is old only if both its number is
         // smaller and its readings are late.
         let is_old = match (position, present) {
+            _ if is_unnamed => false,
             (Some(position), _) => position > 0,
             (None, Some(present)) => !timing.live && boot < present,
             (None, None) => false,
         };
         let index = position.unwrap_or_else(|| {
-            let index = usize::from(is_old).min(self.boots.len());
+            let index = usize::from(is_old || is_unnamed).min(self.boots.len());
             self.boots.insert(index, Boot { boot, high: None, gaps: Vec::new() });
             self.boots.truncate(bounds::BOOTS_MAX);
             index
         });
-        let order = if seq.is_from_terminal() {
+        let mut order = if seq.is_from_terminal() {
             self.boots[index].place(seq.0)
         } else if self.hashes.contains(&seq.0) {
             Order::Seen
@@ -174,13 +180,16 @@ impl Terminal {
                 self.hashes.remove(0);
             }
             self.hashes.push(seq.0);
-            // GB/T 24476 time stamps have whole seconds.
-            let is_older = timing.corrected.plus_s(1) < self.time;
-            if is_older { Order::Older } else { Order::Next { hole: false, boot: false } }
+            Order::Next { hole: false, boot: false }
         };
+        // GB/T 24476 time stamps have whole seconds.
+        let is_before = timing.corrected.plus_s(1) < self.time;
+        if is_before && (is_unnamed || !seq.is_from_terminal()) && order != Order::Seen {
+            order = Order::Older;
+        }
         match order {
             Order::Next { .. } if is_old => Order::Older,
-            Order::Next { hole, .. } => Order::Next { hole, boot: position.is_none() },
+            Order::Next { hole, .. } => Order::Next { hole, boot: position.is_none() && !is_unnamed },
             order => order,
         }
     }
@@ -270,6 +279,32 @@ mod tests {
         assert_eq!(it.newest(), (BootId(8), Seq(1)));
         assert_eq!(it.place(BootId(3), Seq(1), &live(2)), Order::Next { hole: false, boot: true });
         assert_eq!(it.newest(), (BootId(3), Seq(1)), "a live one is present, whatever its number");
+    }
+
+    /// One event without `boot` made everything that followed under boot 7 an old story, an entrapment among it.
+    #[test]
+    fn what_names_no_boot_belongs_to_the_present_one() {
+        let next = |hole| Order::Next { hole, boot: false };
+        let mut it = terminal();
+        assert_eq!(it.place(BootId(7), Seq(1), &live(0)), Order::Next { hole: false, boot: true });
+        it.time = at(0);
+        assert_eq!(it.place(BootId(0), Seq(-5), &live(1)), next(false));
+        assert_eq!(it.place(BootId(7), Seq(2), &live(2)), next(false), "goes on");
+        assert_eq!(it.place(BootId(0), Seq(-5), &live(3)), Order::Seen);
+        it.time = at(10);
+        assert_eq!(it.place(BootId(0), Seq(-6), &live(4)), Order::Older, "by its time");
+        assert_eq!(it.place(BootId(0), Seq(9), &live(11)), next(false), "numbers of its own");
+        assert_eq!(it.place(BootId(7), Seq(3), &live(11)), next(false));
+        assert_eq!(it.place(BootId(0), Seq(9), &live(12)), Order::Seen);
+        assert_eq!(it.newest(), (BootId(7), Seq(3)));
+        assert_eq!(it.place(BootId(8), Seq(1), &live(13)), Order::Next { hole: false, boot: true });
+        assert_eq!(it.place(BootId(0), Seq(10), &live(14)), next(false));
+        assert_eq!(it.newest(), (BootId(8), Seq(1)));
+
+        let mut it = terminal();
+        assert_eq!(it.place(BootId(0), Seq(1), &live(0)), Order::Next { hole: false, boot: true });
+        assert_eq!(it.place(BootId(1), Seq(1), &live(1)), Order::Next { hole: false, boot: true });
+        assert_eq!(it.newest(), (BootId(1), Seq(1)), "a boot that is named follows one that was not");
     }
 
     #[test]

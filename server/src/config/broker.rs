@@ -27,8 +27,6 @@ pub(crate) struct Broker {
     pub(crate) unacked_max: usize,
     /// Payload bytes of all unacknowledged messages together.
     pub(crate) budget_bytes: ByteSize,
-    /// Largest payload that is decoded.
-    pub(crate) payload_bytes_max: ByteSize,
     /// Certificates.
     pub(crate) tls: Tls,
     /// MQTT over WebSocket.
@@ -143,7 +141,6 @@ impl Default for Broker {
             connections_max: 60_000,
             unacked_max: 1_000,
             budget_bytes: ByteSize::mib(256),
-            payload_bytes_max: ByteSize(domain::limits::PAYLOAD_BYTES_MAX as u64),
             tls: Tls::default(),
             websocket: WebSocket::default(),
             sessions: Sessions::default(),

@@ -27,18 +27,16 @@ impl Config {
     pub(super) fn check(&self) -> Result<(), Fault> {
         // Below it a busy database is taken for a dead one.
         within("database.answer_within_s", self.database.answer_within_s, 2, 600)?;
-        within("database.connections_max", self.database.connections_max, 2, 1_000)?;
+        within(
+            "database.connections_max",
+            self.database.connections_max,
+            store::Database::CONNECTIONS_MIN,
+            1_000,
+        )?;
         within("broker.connections_max", self.broker.connections_max, 1, 1_000_000)?;
         // MQTT packet ids are 16 bits wide.
         within("broker.unacked_max", self.broker.unacked_max, 1, 65_535)?;
         within("broker.budget_bytes", self.broker.budget_bytes, ByteSize::mib(1), ByteSize::mib(1 << 20))?;
-        // The gate disconnects above 1 MiB whatever the setting.
-        within(
-            "broker.payload_bytes_max",
-            self.broker.payload_bytes_max,
-            ByteSize(1 << 10),
-            ByteSize::mib(1),
-        )?;
         self.check_sessions()?;
         self.check_limits()?;
         within("ingest.batch_rows_max", self.ingest.batch_rows_max, 1, 50_000)?;

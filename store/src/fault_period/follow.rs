@@ -243,11 +243,7 @@ fn periods_by_terminal(rows: &[PgRow]) -> Result<BTreeMap<Of, Vec<FaultPeriod>>,
 
 /// The head after these marks, which are in their order.
 fn advanced(head: Option<Head>, marks: &[Mark]) -> Option<Head> {
-    let Some(next) = Head::of(marks.iter().map(|mark| mark.place)) else { return head };
-    let Some(head) = head else { return Some(next) };
-    let seq = if next.source == head.source { head.seq.max(next.seq) } else { next.seq };
-    let source_max = head.source_max.max(next.source_max);
-    Some(Head { source: next.source, source_max, seq, at: head.at.max(next.at) })
+    marks.iter().fold(head, |head, mark| Some(Head::after(head, mark.place)))
 }
 
 /// The heads of terminals; their rows are locked, in one order, until the end of the transaction. Beside each whether

@@ -1,7 +1,8 @@
 //! Reading `fault_period`.
 
 use domain::{
-    ClosedBy, Code, ElevatorId, FaultKind, FaultPeriod, OpenedBy, TerminalId, Timestamp, fault_by_slug,
+    BootId, ClosedBy, Code, ElevatorId, FaultKind, FaultPeriod, OpenedBy, TerminalId, Timestamp,
+    fault_by_slug,
 };
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -19,7 +20,7 @@ pub struct FaultPeriodRecord {
 }
 
 impl Database {
-    /// What lasts at an elevator, oldest first. Index `fault_period_open`.
+    /// What lasts at an elevator, oldest first. Index `fault_period_closed`.
     pub async fn faults_open(&self, elevator: ElevatorId) -> Result<Vec<FaultPeriodRecord>, StoreError> {
         let rows = sqlx::query(
             "SELECT *
@@ -64,6 +65,12 @@ fn record(row: &PgRow) -> Result<FaultPeriodRecord, StoreError> {
 
 pub(super) fn terminal(row: &PgRow) -> Result<TerminalId, StoreError> {
     TerminalId::new(row.try_get("terminal_id")?).map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
+/// Column `boot`.
+pub(crate) fn boot(row: &PgRow) -> Result<BootId, StoreError> {
+    let boot = u32::try_from(row.try_get::<i64, _>("boot")?);
+    boot.map(BootId).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 
 pub(super) fn period(row: &PgRow) -> Result<FaultPeriod, StoreError> {

@@ -15,7 +15,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use time::OffsetDateTime;
 
 use super::follow::in_order;
-use super::read::{code, codes, period};
+use super::read::{boot, code, codes, period};
 use super::{LISTS_BACK, LOOK_BACK, Of, says};
 use crate::StoreError;
 use crate::rows::STATE_ACTIVE;
@@ -52,8 +52,9 @@ pub(super) async fn remade(
     let since = since.max(bounded(&read));
     let lists_from = read.iter().map(|mark| mark.place.at).filter(|at| *at >= since).min();
     read.extend(told);
-    read.retain(|mark| mark.place.at >= since);
+    // Boots follow one another by all that is known of them, not by what is left of each from here on.
     arrange(&mut read, |mark| mark.place, Mark::tie);
+    read.retain(|mark| mark.place.at >= since);
     let Some(begin) = read.iter().map(|mark| mark.place.at).min() else { return Ok(None) };
     let rows = sqlx::query(
         "SELECT *
@@ -151,7 +152,7 @@ async fn events(
     since: Timestamp,
 ) -> Result<Vec<Mark>, StoreError> {
     let rows = sqlx::query(
-        "SELECT fault.time, fault.seq, fault.arrived, fault.source, fault.age_ms,
+        "SELECT fault.time, fault.seq, fault.arrived, fault.source, source.boot, fault.age_ms,
                 fault.state, fault.code, fault.slug, fault.codes, fault.code_slugs
          FROM fault
          JOIN source USING (source)
@@ -181,12 +182,14 @@ fn place(row: &PgRow) -> Result<(Place, Timestamp), StoreError> {
     let time = Timestamp::from(row.try_get::<OffsetDateTime, _>("time")?);
     let arrived = Timestamp::from(row.try_get::<OffsetDateTime, _>("arrived")?);
     let at = corrected(arrived, time, row.try_get("age_ms")?);
-    Ok((Place { source: SourceId(row.try_get("source")?), seq: Seq(row.try_get("seq")?), at }, time))
+    let (source, seq) = (SourceId(row.try_get("source")?), Seq(row.try_get("seq")?));
+    Ok((Place::new(source, boot(row)?, seq, at), time))
 }
 
 /// What readings show, each that does not repeat what stands right before it: a reading that shows the same twice
-/// says no more than once, unless an event came between. The order is that of `domain::order::arrange`. An event is
-/// neither in normal service nor has it a list, so no reading is the same.
+/// says no more than once, unless an event came between, or something of another boot, or without one, at that time.
+/// The order is that of `domain::order::arrange`. An event is neither in normal service nor has it a list, so no
+/// reading is the same.
 async fn readings(
     connection: &mut PgConnection,
     elevator: i64,
@@ -227,15 +230,22 @@ async fn readings(
              FROM timed
          ), compared AS (
              SELECT *,
-                    lag(codes) OVER before AS codes_before,
-                    lag(normal) OVER before AS normal_before
+                    lag(codes) OVER of_boot AS codes_before,
+                    lag(normal) OVER of_boot AS normal_before,
+                    lag(codes) OVER of_all AS codes_at,
+                    lag(normal) OVER of_all AS normal_at
              FROM placed
-             WINDOW before AS (PARTITION BY source ORDER BY until, seq < 0, seq)
+             WINDOW of_boot AS (PARTITION BY source ORDER BY until, seq < 0, seq),
+                    of_all AS (ORDER BY until, source, seq < 0, seq)
          )
-         SELECT time, seq, arrived, source, age_ms, codes, code_slugs, normal
+         SELECT time, seq, arrived, source, source.boot, age_ms, codes, code_slugs, normal
          FROM compared
+         JOIN source USING (source)
          WHERE is_shown
-           AND (normal, codes) IS DISTINCT FROM (normal_before, codes_before)
+           AND (
+               (normal, codes) IS DISTINCT FROM (normal_before, codes_before)
+               OR (normal, codes) IS DISTINCT FROM (normal_at, codes_at)
+           )
          ORDER BY time DESC
          LIMIT $5",
     )

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use domain::clock::ClockSkew;
 use domain::{ElevatorId, Message, TerminalId, Timestamp};
-use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
 use super::read::terminal;
@@ -52,8 +51,8 @@ impl Clocks {
             }
         };
         let changes: Vec<Change> = messages.filter_map(|message| observe(&mut known, message)).collect();
-        for change in &changes {
-            store(connection, change).await?;
+        for alike in changes.chunk_by(|one, next| one.flagged == next.flagged) {
+            store(connection, alike).await?;
         }
         let count = if !is_fresh || !changes.is_empty() { Some(count(connection).await?) } else { None };
         self.known = Some((known, read));
@@ -92,75 +91,125 @@ fn newest(message: &Message) -> Option<Timestamp> {
     }
 }
 
-async fn flagged(connection: &mut PgConnection) -> Result<HashMap<TerminalId, ClockSkew>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT terminal_id
+// What all of these ask for is in the index `fault_period_server`, however much the table keeps.
+
+const FLAGGED: &str = "SELECT terminal_id
+     FROM fault_period
+     WHERE closed IS NULL
+       AND opened_by = 'server'
+       AND slug = 'clock_skew'";
+
+const COUNT: &str = "SELECT count(*)
+     FROM fault_period
+     WHERE closed IS NULL
+       AND opened_by = 'server'
+       AND slug = 'clock_skew'";
+
+const OPEN: &str = "INSERT INTO fault_period (elevator_id, terminal_id, code, slug, opened, opened_by)
+     SELECT elevator_id, terminal_id, 'clock_skew', 'clock_skew', at, 'server'
+     FROM unnest($1::int8[], $2::text[], $3::timestamptz[]) AS wrong (elevator_id, terminal_id, at)
+     WHERE NOT EXISTS (
+         SELECT
          FROM fault_period
-         WHERE closed IS NULL
+         WHERE fault_period.terminal_id = wrong.terminal_id
+           AND fault_period.elevator_id = wrong.elevator_id
            AND opened_by = 'server'
-           AND slug = 'clock_skew'",
-    )
-    .fetch_all(connection)
-    .await?;
+           AND slug = 'clock_skew'
+           AND closed IS NULL
+     )
+     ON CONFLICT DO NOTHING";
+
+/// Wherever a terminal was mounted when its clock went wrong.
+const CLOSE: &str = "UPDATE fault_period
+     SET closed = greatest(opened, at), closed_by = 'server'
+     FROM unnest($1::text[], $2::timestamptz[]) AS right_again (terminal_id, at)
+     WHERE fault_period.terminal_id = right_again.terminal_id
+       AND opened_by = 'server'
+       AND slug = 'clock_skew'
+       AND closed IS NULL";
+
+async fn flagged(connection: &mut PgConnection) -> Result<HashMap<TerminalId, ClockSkew>, StoreError> {
+    let rows = sqlx::query(FLAGGED).fetch_all(connection).await?;
     rows.iter().map(|row| Ok((terminal(row)?, ClockSkew::FLAGGED))).collect()
 }
 
 async fn count(connection: &mut PgConnection) -> Result<i64, StoreError> {
-    let row = sqlx::query(
-        "SELECT count(*) AS clocks
-         FROM fault_period
-         WHERE closed IS NULL
-           AND opened_by = 'server'
-           AND slug = 'clock_skew'",
-    )
-    .fetch_one(connection)
-    .await?;
-    Ok(row.try_get("clocks")?)
+    Ok(sqlx::query_scalar(COUNT).fetch_one(connection).await?)
 }
 
-async fn store(connection: &mut PgConnection, change: &Change) -> Result<(), StoreError> {
-    if !change.flagged {
-        // Wherever it was mounted when its clock went wrong.
-        return close(connection, &change.terminal_id, change.at).await;
+/// Clocks that all went wrong, or all became right again; none of them twice.
+async fn store(connection: &mut PgConnection, changes: &[Change]) -> Result<(), StoreError> {
+    let terminals: Vec<&str> = changes.iter().map(|change| change.terminal_id.as_str()).collect();
+    let times: Vec<_> = changes.iter().map(|change| change.at.to_utc()).collect();
+    let statement = if changes.first().is_some_and(|change| change.flagged) {
+        let elevators: Vec<i64> = changes.iter().map(|change| change.elevator_id.0).collect();
+        sqlx::query(OPEN).bind(elevators)
+    } else {
+        sqlx::query(CLOSE)
+    };
+    statement.bind(terminals).bind(times).execute(connection).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::AssertSqlSafe;
+
+    use super::*;
+    use crate::testing::TestDatabase;
+
+    fn changes(terminals: std::ops::Range<i64>, flagged: bool, at: i64) -> Vec<Change> {
+        let change = |number: i64| Change {
+            elevator_id: ElevatorId(number),
+            terminal_id: TerminalId::new(&format!("t{number}")).unwrap(),
+            at: Timestamp::from_millis(at),
+            flagged,
+        };
+        terminals.map(change).collect()
     }
-    sqlx::query(
-        "INSERT INTO fault_period (elevator_id, terminal_id, code, slug, opened, opened_by)
-         SELECT $1, $2, 'clock_skew', 'clock_skew', $3, 'server'
-         WHERE NOT EXISTS (
-             SELECT
-             FROM fault_period
-             WHERE terminal_id = $2
-               AND elevator_id = $1
-               AND opened_by = 'server'
-               AND slug = 'clock_skew'
-               AND closed IS NULL
-         )
-         ON CONFLICT DO NOTHING",
-    )
-    .bind(change.elevator_id.0)
-    .bind(change.terminal_id.as_str())
-    .bind(change.at.to_utc())
-    .execute(connection)
-    .await?;
-    Ok(())
-}
 
-async fn close(
-    connection: &mut PgConnection,
-    terminal_id: &TerminalId,
-    at: Timestamp,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE fault_period
-         SET closed = greatest(opened, $2), closed_by = 'server'
-         WHERE terminal_id = $1
-           AND opened_by = 'server'
-           AND slug = 'clock_skew'
-           AND closed IS NULL",
-    )
-    .bind(terminal_id.as_str())
-    .bind(at.to_utc())
-    .execute(connection)
-    .await?;
-    Ok(())
+    #[tokio::test]
+    async fn many_clocks_go_wrong_and_right_in_a_statement_each() {
+        let test = TestDatabase::new().await;
+        let mut connection = test.open().await.connection().await.unwrap();
+        store(&mut connection, &changes(0..2_000, true, 5_000)).await.unwrap();
+        store(&mut connection, &changes(1_000..3_000, true, 6_000)).await.unwrap();
+        assert_eq!(count(&mut connection).await.unwrap(), 3_000, "one that is open stays as it is");
+        store(&mut connection, &changes(0..2_999, false, 4_000)).await.unwrap();
+        let left: Vec<_> = flagged(&mut connection).await.unwrap().into_keys().collect();
+        assert_eq!(left, [TerminalId::new("t2999").unwrap()]);
+        let odd: i64 = sqlx::query_scalar("SELECT count(*) FROM fault_period WHERE closed < opened")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(odd, 0, "no occurrence ends before it begins");
+    }
+
+    /// They run beside acknowledgements; the table keeps ten years.
+    #[tokio::test]
+    async fn clocks_are_looked_up_among_what_is_open() {
+        let test = TestDatabase::new().await;
+        let mut connection = test.open().await.connection().await.unwrap();
+        sqlx::raw_sql(
+            "INSERT INTO fault_period (elevator_id, terminal_id, code, slug, opened, opened_by, closed, closed_by)
+             SELECT number % 100, 't' || number % 100, '5', 'unintended_movement',
+                    TIMESTAMPTZ '2026-01-01' + number * INTERVAL '1 s', 'event',
+                    TIMESTAMPTZ '2026-01-02' + number * INTERVAL '1 s', 'event'
+             FROM generate_series(1, 20000) AS number;
+             ANALYZE fault_period",
+        )
+        .execute(&mut connection)
+        .await
+        .unwrap();
+        for statement in [FLAGGED, COUNT, OPEN, CLOSE] {
+            let text = format!("EXPLAIN {statement}");
+            let query = sqlx::query_scalar::<_, String>(AssertSqlSafe(text.as_str()));
+            let query = if statement == OPEN { query.bind(vec![1_i64]) } else { query };
+            let asks = statement.contains("unnest");
+            let times = vec![Timestamp::from_millis(0).to_utc()];
+            let query = if asks { query.bind(vec!["t1"]).bind(times) } else { query };
+            let plan = query.fetch_all(&mut connection).await.unwrap().join("\n");
+            assert!(plan.contains("fault_period_server"), "{statement}\n{plan}");
+        }
+    }
 }

@@ -15,7 +15,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use time::OffsetDateTime;
 
 use super::follow::in_order;
-use super::read::{period, terminal};
+use super::read::{boot, period, terminal};
 use super::{Of, SLACK, Told, place, shown, shows};
 use crate::StoreError;
 use crate::rows::ReadingRow;
@@ -58,7 +58,7 @@ impl Standing {
 
     fn hear(&mut self, place: Place, codes: Option<&[Code]>, normal: bool) {
         let Some(heard) = &mut self.heard else {
-            let head = Head { source: place.source, source_max: place.source, seq: place.seq, at: place.at };
+            let head = Head::after(None, place);
             let codes = codes.map(<[Code]>::to_vec);
             self.heard = Some(Heard { codes, normal, since: place.at, head });
             return;
@@ -112,14 +112,11 @@ impl Standing {
     }
 }
 
-/// The head after one more thing.
+/// The head after one more thing, which need not stand after all others.
 fn advanced(head: Option<Head>, place: Place) -> Head {
-    let Place { source, seq, at } = place;
     match head {
-        Some(head) if head.source == source => Head { seq: head.seq.max(seq), at: head.at.max(at), ..head },
-        Some(head) if at < head.at => head,
-        Some(head) => Head { source, source_max: head.source_max.max(source), seq, at },
-        None => Head { source, source_max: source, seq, at },
+        Some(head) if place.source != head.source && place.at < head.at => head,
+        head => Head::after(head, place),
     }
 }
 
@@ -317,13 +314,14 @@ async fn standings(
     let rows = sqlx::query(
         "SELECT asked.elevator_id, asked.terminal_id,
                 head.source AS head_source, head.source_max, head.seq AS head_seq, head.at, head.changed,
-                newest.source, newest.seq, newest.time, newest.arrived, newest.age_ms,
+                newest.source, newest.boot, newest.seq, newest.time, newest.arrived, newest.age_ms,
                 period.opened, period.closed, period.device_time, period.listed, period.code, period.slug,
                 period.opened_by, period.closed_by
          FROM unnest($1::int8[], $2::text[], $3::timestamptz[]) AS asked (elevator_id, terminal_id, since)
          LEFT JOIN fault_head AS head USING (elevator_id, terminal_id)
          LEFT JOIN LATERAL (
-             SELECT telemetry.source, telemetry.seq, telemetry.time, telemetry.arrived, telemetry.age_ms
+             SELECT telemetry.source, telemetry.seq, telemetry.time, telemetry.arrived, telemetry.age_ms,
+                    (SELECT source.boot FROM source WHERE source.source = telemetry.source)
              FROM telemetry
              WHERE telemetry.elevator_id = asked.elevator_id
                AND telemetry.time >= asked.since
@@ -373,8 +371,8 @@ fn standing(row: &PgRow) -> Result<Standing, StoreError> {
             let time = Timestamp::from(row.try_get::<OffsetDateTime, _>("time")?);
             let arrived = Timestamp::from(row.try_get::<OffsetDateTime, _>("arrived")?);
             let at = corrected(arrived, time, row.try_get("age_ms")?);
-            let head = Head { source, source_max: source, seq: Seq(row.try_get("seq")?), at };
-            Some(Heard { codes: None, normal: false, since: at, head })
+            let place = Place::new(source, boot(row)?, Seq(row.try_get("seq")?), at);
+            Some(Heard { codes: None, normal: false, since: at, head: Head::after(None, place) })
         }
     };
     Ok(Standing { head, changed, heard, ..Standing::default() })

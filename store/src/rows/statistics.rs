@@ -82,7 +82,10 @@ fn describe(row: &StatisticsRow<'_>) -> Value {
     let statistics = row.statistics;
     let mut fields = Map::new();
     fields.insert("boot".to_owned(), row.origin.boot.0.into());
-    fields.insert("seq".to_owned(), statistics.seq.0.into());
+    if statistics.seq.0 > 0 {
+        // A derived one is derived again.
+        fields.insert("seq".to_owned(), statistics.seq.0.into());
+    }
     fields.insert("time".to_owned(), statistics.time.to_string().into());
     for (counter, value) in statistics.counters.iter() {
         let (name, value) = match counter {
