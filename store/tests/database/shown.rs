@@ -331,11 +331,14 @@ fn any_log() -> impl Strategy<Value = Vec<(Step, bool)>> {
     prop::collection::vec((step, any::<bool>()), 1..24)
 }
 
-/// The log as messages of an elevator: numbered or not, in two boots, `apart` milliseconds from one another.
+/// The log as messages of an elevator: numbered or not, in two boots, `apart` milliseconds from one another. Some of
+/// those without a number name no boot.
 fn items(log: &[(Step, bool)], elevator: i64, apart: i64) -> Vec<Item> {
     let one = |(index, (step, numbered)): (usize, &(Step, bool))| {
         let number = index as i64 + 1;
-        let (boot, at) = (7 + u32::from(index > 12), number * apart);
+        let names_none = index % 3 == 0 && (!numbered || matches!(step, Step::Active(_)));
+        let boot = if names_none { 0 } else { 7 + u32::from(index > 12) };
+        let at = number * apart;
         let seq = if *numbered { number } else { -number };
         match step {
             Step::Event(state, slug) => event(elevator, boot, seq, at, slug, *state),
@@ -383,6 +386,68 @@ async fn readings_and_events_in_any_order_end_in_the_same_periods() {
             assert_eq!(found, expected, "round {round}, way {kind}: {log:?} in {order:?}");
         }
     }
+}
+
+/// `{"active":[...]}` without a boot made all that boot 7 said afterwards come before it: an open entrapment was
+/// over at once, and a close did not count.
+#[tokio::test]
+async fn a_list_that_names_no_boot_stands_by_its_time() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut writer = writer(&database);
+    writer.commit(&[readings(1, 7, 1_000, vec![listing(1, 1_000, &[])])]).await.unwrap();
+    writer.commit(&[event(1, 7, 2, 2_000, "power_off", EventState::Open)]).await.unwrap();
+    let list = timeless(1, 0, 3_000, &["power_off", "door_open_fault"]);
+    let report = writer.commit(std::slice::from_ref(&list)).await.unwrap();
+    assert_eq!(report.fault_statements, 4, "followed straight: {report:?}");
+    writer.commit(&[event(1, 7, 3, 4_000, "power_off", EventState::Close)]).await.unwrap();
+    let report = writer.commit(&[event(1, 7, 4, 5_000, "entrapment", EventState::Open)]).await.unwrap();
+    assert_eq!(report.fault_statements, 4, "and what comes after it too: {report:?}");
+    let power_off = ("power_off".to_owned(), 2_000, Some(4_000), OpenedBy::Event, Some(ClosedBy::Event));
+    let entrapment = ("entrapment".to_owned(), 5_000, None, OpenedBy::Event, None);
+    let expected = [power_off, by_list("door_open_fault", 3_000, None), entrapment];
+    assert_eq!(brief(&database, 1).await, expected);
+
+    // In another order, by another writer.
+    let mut other = crate::common::writer(&database);
+    for item in [
+        event(2, 7, 4, 5_000, "entrapment", EventState::Open),
+        timeless(2, 0, 3_000, &["power_off", "door_open_fault"]),
+        event(2, 7, 3, 4_000, "power_off", EventState::Close),
+        readings(2, 7, 1_000, vec![listing(1, 1_000, &[])]),
+        event(2, 7, 2, 2_000, "power_off", EventState::Open),
+    ] {
+        other.commit(&[item]).await.unwrap();
+    }
+    assert_eq!(brief(&database, 2).await, expected);
+}
+
+/// A clock set back at a restart: where boots overlap in time, no occurrence is lost by how messages were cut.
+#[tokio::test]
+async fn boots_that_overlap_in_time_keep_their_occurrences() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut writer = writer(&database);
+    let pairs = |boot: u32, begin: i64, of: std::ops::Range<i64>, arrives: i64| {
+        let one = |number: i64| {
+            let (open, close) = (begin + number * 600_000, begin + number * 600_000 + 180_000);
+            [(2 * number + 1, open, EventState::Open), (2 * number + 2, close, EventState::Close)]
+        };
+        let event = |(seq, at, state)| FaultEvent {
+            seq: Seq(seq),
+            time: at_ms(at),
+            code: Code::canonical("entrapment").unwrap(),
+            state,
+        };
+        let events = of.flat_map(one).map(event).collect();
+        said(1, arrives, Message::Event(EventBatch { boot: BootId(boot), sent: None, events, active: None }))
+    };
+    let now = 50_000_000;
+    writer.commit(&[pairs(60, 0, 0..30, now)]).await.unwrap();
+    for (part, arrives) in [(0..7, 1), (7..13, 2), (13..30, 3)] {
+        writer.commit(&[pairs(61, 864_000, part, now + arrives)]).await.unwrap();
+    }
+    assert_eq!(brief(&database, 1).await.len(), 60);
 }
 
 /// A list of active faults that tells no time, as it arrives.
