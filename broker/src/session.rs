@@ -8,7 +8,8 @@
 mod kept;
 mod outgoing;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -106,16 +107,33 @@ struct Inflight {
 enum Owed {
     Nothing,
     PubAck(u16),
-    PubRec(u16),
+    PubRec(Exact),
     /// A PUBREC of an earlier connection, which is sent only if the client asks for it again.
-    Silent(u16),
+    Silent(Exact),
+}
+
+/// A QoS 2 publish. Its packet id alone does not tell it: a client that restarts with its messages and without their
+/// ids uses them for others, which would be acknowledged and never handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Exact {
+    pkid: u16,
+    /// Hash of what it says.
+    content: u64,
+}
+
+impl Exact {
+    fn of(pkid: u16, topic: &str, payload: &[u8]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (topic, payload).hash(&mut hasher);
+        Self { pkid, content: hasher.finish() }
+    }
 }
 
 impl Owed {
     /// What of it outlives the connection.
     fn silent(self) -> Self {
         match self {
-            Self::PubRec(pkid) | Self::Silent(pkid) => Self::Silent(pkid),
+            Self::PubRec(publish) | Self::Silent(publish) => Self::Silent(publish),
             Self::PubAck(_) | Self::Nothing => Self::Nothing,
         }
     }
@@ -154,8 +172,8 @@ pub(crate) struct Session {
     owed: VecDeque<Owed>,
     /// How many of them the client waits for.
     promised: usize,
-    /// Packet ids of QoS 2 publishes between PUBREC and PUBREL.
-    recorded: HashSet<u16>,
+    /// QoS 2 publishes between PUBREC and PUBREL, by packet id.
+    recorded: BTreeMap<u16, u64>,
     /// A promised message was dropped: no acknowledgement may overtake it.
     holed: bool,
     /// A publish was dropped unread: with it, perhaps, a topic alias.
@@ -182,7 +200,7 @@ impl Session {
             aliases: Vec::new(),
             owed: VecDeque::new(),
             promised: 0,
-            recorded: HashSet::new(),
+            recorded: BTreeMap::new(),
             holed: false,
             skipped: false,
             earlier: Vec::new(),
@@ -235,7 +253,7 @@ impl Session {
             Packet::Publish(publish) => self.publish(publish, admitted, actions),
             Packet::PubAck(pkid) => self.acknowledged(pkid, actions),
             Packet::PubRel(pkid) => {
-                let known = self.recorded.remove(&pkid);
+                let known = self.recorded.remove(&pkid).is_some();
                 actions.push(Action::Reply(Reply::PubComp { pkid, known }));
             }
             Packet::Subscribe { pkid, filters, identifier } => {
@@ -268,17 +286,12 @@ impl Session {
             Ok(allowed) => allowed,
             Err(reason) => return actions.push(Action::Close(reason)),
         };
-        if publish.qos == QoS::ExactlyOnce {
-            if self.recorded.contains(&publish.pkid) {
-                return actions.push(Action::Reply(Reply::PubRec(publish.pkid)));
-            }
-            // Its PUBREC is on the way.
-            if self.owed.contains(&Owed::PubRec(publish.pkid)) || self.repeats_earlier(publish.pkid) {
-                return;
-            }
-            if self.recorded.len() >= self.limits.unacked_max {
-                return actions.push(Action::Close(Reason::ReceiveMaximum));
-            }
+        let exact =
+            (publish.qos == QoS::ExactlyOnce).then(|| Exact::of(publish.pkid, &topic, &publish.payload));
+        if let Some(exact) = exact
+            && self.repeats(exact, actions)
+        {
+            return;
         }
         if !admitted {
             self.holed |= publish.qos != QoS::AtMostOnce;
@@ -288,11 +301,11 @@ impl Session {
         if self.exceeds_receive_max() {
             return actions.push(Action::Close(Reason::ReceiveMaximum));
         }
-        let owed = match publish.qos {
+        let owed = match (publish.qos, exact) {
             _ if self.holed => Owed::Nothing,
-            QoS::AtMostOnce => Owed::Nothing,
-            QoS::AtLeastOnce => Owed::PubAck(publish.pkid),
-            QoS::ExactlyOnce => Owed::PubRec(publish.pkid),
+            (QoS::AtMostOnce, _) => Owed::Nothing,
+            (_, Some(exact)) => Owed::PubRec(exact),
+            _ => Owed::PubAck(publish.pkid),
         };
         self.promised += usize::from(owed != Owed::Nothing);
         self.owed.push_back(owed);
@@ -304,6 +317,32 @@ impl Session {
             retain: publish.retain,
             properties: publish.properties,
         }));
+    }
+
+    /// Whether a QoS 2 publish needs no handing over: it was handed over before, or the connection ends by it.
+    fn repeats(&mut self, exact: Exact, actions: &mut Vec<Action>) -> bool {
+        let on_the_way = |owed: &&Owed| matches!(owed, Owed::PubRec(other) if other.pkid == exact.pkid);
+        if let Some(owed) = self.owed.iter().find(on_the_way) {
+            // Two messages under one id: the PUBREC of the first would be taken for that of the second.
+            if *owed != Owed::PubRec(exact) {
+                actions.push(Action::Close(Reason::Protocol));
+            }
+            return true;
+        }
+        if self.recorded.get(&exact.pkid) == Some(&exact.content) {
+            actions.push(Action::Reply(Reply::PubRec(exact.pkid)));
+            return true;
+        }
+        if self.repeats_earlier(exact) {
+            return true;
+        }
+        self.recorded.remove(&exact.pkid);
+        // Left by a client that lost its ids and will never release them: refused, it could not send for a day. One
+        // that is repeated after all is handed over again, and the store knows it.
+        if self.recorded.len() >= self.limits.unacked_max {
+            self.recorded.pop_first();
+        }
+        false
     }
 
     /// The topic behind an alias, or of the packet itself.
@@ -355,8 +394,8 @@ impl Session {
             self.promised -= usize::from(owed.is_some_and(|owed| owed != Owed::Nothing));
             match owed {
                 Some(Owed::PubAck(pkid)) => actions.push(Action::Reply(Reply::PubAck(pkid))),
-                Some(Owed::PubRec(pkid)) => {
-                    self.recorded.insert(pkid);
+                Some(Owed::PubRec(Exact { pkid, content })) => {
+                    self.recorded.insert(pkid, content);
                     actions.push(Action::Reply(Reply::PubRec(pkid)));
                 }
                 Some(Owed::Nothing | Owed::Silent(_)) | None => {}

@@ -1,14 +1,15 @@
 //! What outlives a connection, and how the next one goes on with it.
 //!
-//! Kept: subscriptions, QoS 1 messages in flight to the client, packet ids of QoS 2 publishes up to their PUBREL.
+//! Kept: subscriptions, QoS 1 messages in flight to the client, packet ids of QoS 2 publishes up to their PUBREL, each
+//! with a hash of what was published under it.
 //! QoS 2 publishes that were handed over and not committed when the connection ended are waited for by the epoch
 //! of their connection: once committed they are known as received, so that the client's repetition is answered
 //! and not handed over twice. Not kept: owed PUBACKs (the client sends again, and two answers to one packet id
 //! would be one too many), topic aliases.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
-use super::{Action, Inflight, Owed, Session, Subscription};
+use super::{Action, Exact, Inflight, Owed, Session, Subscription};
 use crate::ack::Settled;
 use crate::auth::{Principal, PrincipalKind};
 use crate::inbound::Reason;
@@ -31,7 +32,7 @@ pub(crate) struct Kept {
     kind: PrincipalKind,
     subscriptions: Vec<Subscription>,
     subscription_id_last: usize,
-    recorded: HashSet<u16>,
+    recorded: BTreeMap<u16, u64>,
     earlier: Vec<Earlier>,
     inflight: VecDeque<Inflight>,
     inflight_id_last: u16,
@@ -56,7 +57,6 @@ impl Kept {
     /// Gives back memory that a sleeping session does not need.
     pub(crate) fn shrink(&mut self) {
         self.subscriptions.shrink_to_fit();
-        self.recorded.shrink_to_fit();
         self.inflight.shrink_to_fit();
     }
 }
@@ -111,13 +111,13 @@ impl Session {
         let owed = &mut self.earlier[position].owed;
         for owed in owed.drain(..settled.committed.min(owed.len())) {
             match owed {
-                Owed::PubRec(pkid) => {
-                    self.recorded.insert(pkid);
+                Owed::PubRec(Exact { pkid, content }) => {
+                    self.recorded.insert(pkid, content);
                     self.promised -= 1;
                     actions.push(Action::Reply(Reply::PubRec(pkid)));
                 }
-                Owed::Silent(pkid) => {
-                    self.recorded.insert(pkid);
+                Owed::Silent(Exact { pkid, content }) => {
+                    self.recorded.insert(pkid, content);
                 }
                 Owed::Nothing | Owed::PubAck(_) => {}
             }
@@ -132,17 +132,25 @@ impl Session {
     }
 
     /// The client repeats a QoS 2 publish that an earlier connection has handed over: it is answered when that
-    /// is committed. False: it is not waited for.
-    pub(super) fn repeats_earlier(&mut self, pkid: u16) -> bool {
-        let mut owed = self.earlier.iter_mut().flat_map(|earlier| &mut earlier.owed);
-        let Some(owed) = owed.find(|owed| matches!(owed, Owed::Silent(id) | Owed::PubRec(id) if *id == pkid))
-        else {
-            return false;
-        };
-        if matches!(owed, Owed::Silent(_)) {
-            *owed = Owed::PubRec(pkid);
-            self.promised += 1;
+    /// is committed. False: it is not waited for; another one under its id is no longer either.
+    pub(super) fn repeats_earlier(&mut self, exact: Exact) -> bool {
+        for owed in self.earlier.iter_mut().flat_map(|earlier| &mut earlier.owed) {
+            match *owed {
+                Owed::Silent(known) | Owed::PubRec(known) if known.pkid != exact.pkid => {}
+                Owed::Silent(known) if known == exact => {
+                    *owed = Owed::PubRec(exact);
+                    self.promised += 1;
+                    return true;
+                }
+                Owed::PubRec(known) if known == exact => return true,
+                Owed::Silent(_) => *owed = Owed::Nothing,
+                Owed::PubRec(_) => {
+                    *owed = Owed::Nothing;
+                    self.promised -= 1;
+                }
+                Owed::Nothing | Owed::PubAck(_) => {}
+            }
         }
-        true
+        false
     }
 }

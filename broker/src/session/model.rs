@@ -32,6 +32,8 @@ enum Op {
     Break,
     Connect,
     CleanStart,
+    /// The client restarts with its messages and without their packet ids, and goes on with its session.
+    Restart,
 }
 
 fn any_op() -> impl Strategy<Value = Op> {
@@ -47,6 +49,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         6 => Just(Op::Notice),
         2 => Just(Op::Break),
         4 => Just(Op::Connect),
+        1 => prop::bool::weighted(0.1).prop_map(|lost| if lost { Op::Restart } else { Op::Notice }),
         1 => prop::bool::weighted(0.2).prop_map(|clean| if clean { Op::CleanStart } else { Op::Connect }),
     ]
 }
@@ -120,6 +123,8 @@ struct World {
     receipts: HashMap<u32, oneshot::Receiver<()>>,
     sent: HashMap<u16, u32>,
     on_the_wire: usize,
+    /// The ids of before are never released; what makes room for them is handed over once more.
+    has_restarted: bool,
     /// After a clean start a delivery comes again as a new one.
     began_anew: bool,
 }
@@ -149,6 +154,7 @@ impl World {
             receipts: HashMap::new(),
             sent: HashMap::new(),
             on_the_wire: 0,
+            has_restarted: false,
             began_anew: false,
         };
         world.connect(false);
@@ -236,7 +242,8 @@ impl World {
             let unknown = window.slots.iter().map(|slot| slot.0).chain(window.news.iter().copied());
             for id in unknown.filter(|id| self.qos_of[id].0 == QoS::ExactlyOnce) {
                 let excused = self.excused.contains_key(&id);
-                assert!(failed || window.failed || surplus || excused, "message {id} is forgotten");
+                let is_known = !(failed || window.failed || surplus || excused || self.has_restarted);
+                assert!(!is_known, "message {id} is forgotten");
                 *self.excused.entry(id).or_default() += 1;
             }
             false
@@ -479,7 +486,22 @@ impl World {
             Op::Connect if self.session.is_none() => self.connect(false),
             Op::Connect => {}
             Op::CleanStart => self.connect(true),
+            Op::Restart => self.restart(),
         }
+    }
+
+    fn restart(&mut self) {
+        self.has_restarted = true;
+        self.cut(false);
+        // What was recorded is acknowledged to it.
+        self.outbox.retain(|out| !out.released);
+        self.pkid_last = 0;
+        for out in &mut self.outbox {
+            self.pkid_last += 1;
+            out.pkid = self.pkid_last;
+            self.qos_of.insert(out.id, (out.qos, out.pkid));
+        }
+        self.connect(false);
     }
 
     /// What fails, and what comes after it in its window, may be handed over again.
@@ -558,7 +580,8 @@ proptest! {
                 QoS::AtLeastOnce => prop_assert!(handed >= 1, "{id} is lost"),
                 QoS::ExactlyOnce => {
                     prop_assert!(handed >= 1, "{id} is lost");
-                    prop_assert!(handed <= 1 + excused, "{id} was handed over {handed} times");
+                    let once = handed <= 1 + excused || world.has_restarted;
+                    prop_assert!(once, "{id} was handed over {handed} times");
                 }
             }
         }

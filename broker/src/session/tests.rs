@@ -29,6 +29,12 @@ fn publish(qos: QoS, pkid: u16) -> Packet {
     publish_to("lift/v1/310115/T1/telemetry", qos, pkid)
 }
 
+/// Another payload under this id.
+fn other(pkid: u16) -> Packet {
+    let Packet::Publish(publish) = publish(QoS::ExactlyOnce, pkid) else { unreachable!() };
+    Packet::Publish(PublishPacket { payload: Bytes::from_static(b"y"), ..publish })
+}
+
 fn publish_to(topic: &str, qos: QoS, pkid: u16) -> Packet {
     Packet::Publish(PublishPacket {
         qos,
@@ -106,6 +112,26 @@ fn qos_2_is_forwarded_once_between_publish_and_release() {
     assert_eq!(feed(&mut session, Packet::PubRel(7)), ["PubComp { pkid: 7, known: true }"]);
     assert_eq!(feed(&mut session, Packet::PubRel(7)), ["PubComp { pkid: 7, known: false }"]);
     assert_eq!(feed(&mut session, publish(QoS::ExactlyOnce, 7)), ["Deliver(ExactlyOnce)"]);
+}
+
+/// It was answered with PUBREC and never handed over: acknowledged, and nowhere.
+#[test]
+fn a_client_that_lost_its_packet_ids_loses_no_message() {
+    let mut begun = terminal();
+    feed(&mut begun, publish(QoS::ExactlyOnce, 7));
+    feed(&mut begun, publish(QoS::ExactlyOnce, 8));
+    assert_eq!(settle(&mut begun, 1, false), ["PubRec(7)"]);
+    let mut session = terminal();
+    session.resume(begun.suspend(1, false));
+    assert_eq!(feed(&mut session, other(7)), ["Deliver(ExactlyOnce)"]);
+    assert_eq!(feed(&mut session, other(8)), ["Deliver(ExactlyOnce)"]);
+    let mut actions = Vec::new();
+    session.settled_earlier(1, Settled { committed: 1, failed: false }, &mut actions);
+    assert!(actions.is_empty(), "it was of the message before");
+    assert!(feed(&mut session, other(8)).is_empty(), "waits for its own commit");
+    assert_eq!(settle(&mut session, 2, false), ["PubRec(7)", "PubRec(8)"]);
+    assert_eq!(feed(&mut session, publish(QoS::ExactlyOnce, 9)), ["Deliver(ExactlyOnce)"]);
+    assert_eq!(feed(&mut session, other(9)), ["Close(protocol)"], "two under one id on one connection");
 }
 
 #[test]
