@@ -133,7 +133,7 @@ up() {
       as_server "$BIN/pg_ctl" -D "$DATA" -w -s -l "$DATA/server.log" -o "-k '$SOCKET'" start >&2 ||
         { tail -20 "$DATA/server.log" >&2; die "the server did not start"; }
     fi
-    ! query -d postgres -c 'SELECT 1' >/dev/null 2>&1 || break
+    ! query -d 'dbname=postgres connect_timeout=5' -c 'SELECT 1' >/dev/null 2>&1 || break
     [[ $attempt -lt 40 ]] || die "the server does not answer: see $DATA/server.log"
     sleep 0.25
   done

@@ -14,6 +14,7 @@ use simulator::{Fleet, FleetConfig, FleetHandle, Rate};
 use store::testing::{TestCluster, TestDatabase};
 
 use crate::harness::{PATIENCE, Server, binary, eventually, within};
+use crate::ingest::count;
 use crate::reconcile::reconcile;
 
 /// A fleet that sends 1,000 readings a second over 50 connections.
@@ -91,8 +92,12 @@ async fn a_stop_during_the_start_is_heard() {
     // A database that takes connections and says nothing.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("postgres://liftwatch@{}/liftwatch", silent.local_addr().expect("an address"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let ready = folder.path().join("ready.json");
+    std::fs::write(&ready, "{}").expect("what a killed run left");
     let mut starting = tokio::process::Command::new(binary())
-        .args(["serve", "--dev"])
+        .args(["serve", "--dev", "--ready-file"])
+        .arg(&ready)
         .env("LIFTWATCH_DATABASE__URL", &url)
         .env("LIFTWATCH_BROKER__LISTEN", "127.0.0.1:0")
         .env("LIFTWATCH_DISPATCH__LISTEN", "127.0.0.1:0")
@@ -102,6 +107,7 @@ async fn a_stop_during_the_start_is_heard() {
         .expect("liftwatch starts");
     // It asks the database after it has begun to listen to signals.
     let asked = within("it connects", silent.accept()).await;
+    assert!(!ready.exists(), "it is not ready");
     let pid = starting.id().expect("it runs").to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
     let status = within("it ends", starting.wait()).await.expect("wait");
@@ -113,6 +119,37 @@ async fn a_database_that_refuses_everything_is_not_ready() {
     let database = TestDatabase::new().await;
     let server = Server::start(database.url()).await;
     let store = database.open().await;
+    let run = async |sql: String| {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(store.pool()).await.expect("it is done");
+    };
+    let ledger = tempfile::NamedTempFile::new().expect("a file");
+    let fleet = fleet(&server, ledger.path()).await;
+    acked_more(&fleet, 500).await;
+    run("CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql
+         AS $$ BEGIN RAISE 'never' USING ERRCODE = '23514'; END $$"
+        .to_owned())
+    .await;
+    for table in ["quarantine", "telemetry"] {
+        run(format!("CREATE TRIGGER never BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION never()"))
+            .await;
+    }
+    let why = until_not_ready(&server).await;
+    assert!(why.contains("never"), "{why}");
+    run("DROP TRIGGER never ON telemetry".to_owned()).await;
+    eventually("it is ready again", async || (server.get("/readyz").await.0 == 200).then_some(())).await;
+    // Not before: what was refused a moment ago would still go there, which is right, and not what is asked here.
+    run("DROP TRIGGER never ON quarantine".to_owned()).await;
+    acked_more(&fleet, 1_000).await;
+    let report = fleet.stop().await;
+    reconcile(database.url(), &report, ledger.path()).await;
+}
+
+/// Each reading was acknowledged into quarantine, and the server was ready meanwhile.
+#[tokio::test]
+async fn a_right_that_is_missing_is_nobodys_fault_but_the_databases() {
+    let database = TestDatabase::new().await;
+    let server = Server::start(database.url()).await;
+    let store = database.open().await;
     let rename = async |from: &str, to: &str| {
         let sql = format!("ALTER TABLE {from} RENAME TO {to}");
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(store.pool()).await.expect("rename");
@@ -120,17 +157,15 @@ async fn a_database_that_refuses_everything_is_not_ready() {
     let ledger = tempfile::NamedTempFile::new().expect("a file");
     let fleet = fleet(&server, ledger.path()).await;
     acked_more(&fleet, 500).await;
-    rename("quarantine", "quarantine_away").await;
     rename("telemetry", "telemetry_away").await;
     let why = until_not_ready(&server).await;
     assert!(why.contains("does not exist"), "{why}");
     rename("telemetry_away", "telemetry").await;
-    eventually("it is ready again", async || (server.get("/readyz").await.0 == 200).then_some(())).await;
-    // Not before: what was refused a moment ago would still go there, which is right, and not what is asked here.
-    rename("quarantine_away", "quarantine").await;
     acked_more(&fleet, 1_000).await;
     let report = fleet.stop().await;
     reconcile(database.url(), &report, ledger.path()).await;
+    let refused = "SELECT count(*) FROM quarantine WHERE reason = 'refused'";
+    assert_eq!(count(database.url(), refused).await, 0);
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
 
-/// Rust files of a crate's `src`, with their text less everything from `#[cfg(test)]` on.
+/// Rust files of a crate's `src`, with their text less comments, test modules at the end, and other items that are
+/// compiled for tests alone, as far as these are one line.
 fn sources(krate: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(krate).join("src")];
@@ -18,14 +19,32 @@ fn sources(krate: &str) -> Vec<(PathBuf, String)> {
                 folders.push(path);
             } else if path.extension().is_some_and(|ending| ending == "rs") && !path.ends_with("tests.rs") {
                 let text = fs::read_to_string(&path).expect("read");
-                let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-                let code: Vec<_> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
-                found.push((path, code.join("\n")));
+                found.push((path, shipped(&text)));
             }
         }
     }
     assert!(!found.is_empty(), "{krate} has no sources");
     found
+}
+
+fn shipped(text: &str) -> String {
+    let mut code = Vec::new();
+    let mut lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    while let Some(line) = lines.next() {
+        if line.trim() != "#[cfg(test)]" {
+            code.push(line);
+        } else if lines.next().is_some_and(|item| item.starts_with("mod ") && item.ends_with('{')) {
+            break;
+        }
+    }
+    code.join("\n")
+}
+
+#[test]
+fn what_ships_is_all_but_tests() {
+    let text =
+        "use a;\n#[cfg(test)]\nmod tests;\n// no\nfn b() {}\n#[cfg(test)]\nmod more {\n    fn c() {}\n}";
+    assert_eq!(shipped(text), "use a;\nfn b() {}");
 }
 
 const CRATES: [&str; 9] =
@@ -52,7 +71,16 @@ fn all_but<'a>(exempt: &[&str]) -> Vec<&'a str> {
 fn sql_lives_in_store() {
     forbid(
         &all_but(&["store"]),
-        &["sqlx::query", "SELECT ", "INSERT INTO", "DELETE FROM", "COPY "],
+        &[
+            "use sqlx",
+            "sqlx::query",
+            "sqlx::raw_sql",
+            "SELECT ",
+            "INSERT INTO",
+            "UPDATE ",
+            "DELETE FROM",
+            "COPY ",
+        ],
         "all SQL lives in store",
     );
 }
@@ -100,6 +128,15 @@ fn only_the_server_reads_configuration_or_exits() {
         &["process::exit", "figment::", "clap::"],
         "only server reads configuration or exits the process",
     );
+    let mut seen = Vec::new();
+    for krate in all_but(&["server"]) {
+        let reads = |(path, code): &(PathBuf, String)| {
+            // Where tests find their database.
+            code.contains("env::var") && !path.ends_with("store/src/testing.rs")
+        };
+        seen.extend(sources(krate).into_iter().filter(reads).map(|(path, _)| path));
+    }
+    assert!(seen.is_empty(), "only server reads the environment: {seen:?}");
 }
 
 #[test]

@@ -597,9 +597,14 @@ async fn register(
     mut requests: mpsc::Receiver<Vec<(TerminalId, Area)>>,
     answers: mpsc::Sender<Vec<TerminalId>>,
 ) {
+    let mut told = false;
     while let Some(terminals) = requests.recv().await {
-        if let Err(error) = registry.register(&terminals).await {
-            tracing::warn!(error = %error, terminals = terminals.len(), "new terminals could not be registered");
+        let registered = registry.register(&terminals).await;
+        let told_before = std::mem::replace(&mut told, registered.is_err());
+        if let Err(error) = registered {
+            if !told_before {
+                tracing::warn!(error = %error, terminals = terminals.len(), "new terminals could not be registered");
+            }
             // Paces the next try; the messages of these terminals are given back meanwhile.
             tokio::time::sleep(Duration::from_millis(500)).await;
         }

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use domain::{Area, ArrivalNo, PresenceState, TerminalId, Timestamp};
-use store::{Database, PresenceRecord, StoreError};
+use store::{Database, PresenceRecord};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -180,7 +180,7 @@ pub(crate) async fn save(
                     metrics.presence_stored.inc_by(batch.len() as u64);
                     break;
                 }
-                Err(error) if error.retryable() || matches!(error, StoreError::Login(_)) => {
+                Err(error) if error.mendable() => {
                     tracing::debug!(error = %error, "presence is not stored yet");
                     if abandon.run_until_cancelled(tokio::time::sleep(STORE_PAUSE)).await.is_none() {
                         return;

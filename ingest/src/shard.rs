@@ -153,6 +153,7 @@ impl Shard {
     /// Stores parts of a batch, the last first; what the store refuses is searched by halves and quarantined, so
     /// that its neighbours are stored. False: abandoned.
     async fn store(&mut self, mut parts: Vec<Vec<Work>>) -> bool {
+        let mut told = false;
         while let Some(mut part) = parts.pop() {
             let (items, receipts): (Vec<_>, Vec<_>) =
                 part.drain(..).map(|work| (work.item, work.receipt)).unzip();
@@ -165,6 +166,10 @@ impl Shard {
                     parts.extend(halves(work.map(|(item, receipt)| Work { item, receipt }).collect()));
                 }
                 Outcome::Refused(error) => {
+                    // Once for what may be thousands; quarantine has each with its reason.
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::error!(error = error.brief(), "messages are refused and go to quarantine");
+                    }
                     let rows = items.first().map(|item| refused(item, &error)).unwrap_or_default();
                     let kept = match rows.as_slice() {
                         [] => Outcome::Refused(error),
@@ -216,8 +221,8 @@ impl Shard {
                     self.is_refused = false;
                     return Outcome::Stored;
                 }
-                // A refused login is mended by a person, without our restart.
-                Err(error) if error.retryable() || matches!(error, StoreError::Login(_)) => {
+                // A refused login, or a right that is missing, is mended by a person, without our restart.
+                Err(error) if error.mendable() => {
                     self.metrics.commit_retries.inc();
                     self.store.away(error.brief());
                     timeouts += u32::from(matches!(error, StoreError::Timeout(_)));
@@ -285,7 +290,7 @@ fn rows_of(item: &Item) -> usize {
 /// itself.
 fn refused(item: &Item, error: &StoreError) -> Vec<Item> {
     let Item::Message(incoming) = item else { return Vec::new() };
-    let entries = incoming.refused(&error.to_string());
+    let entries = incoming.refused(&error.brief());
     entries.into_iter().map(|entry| Item::Quarantine(Box::new(entry))).collect()
 }
 

@@ -16,7 +16,7 @@ use domain::Receipt;
 use ingest::{Ingest, IngestConfig, IngestMetrics, IngestReceipt, Observed, Sink, StoreState, Wiring};
 use prometheus_client::registry::Registry as MetricsRegistry;
 use serde::Serialize;
-use store::{Database, Ledger, LedgerMetrics, MaintenanceMetrics, Registry, StoreMetrics, Writer};
+use store::{Database, Ledger, LedgerMetrics, MaintenanceMetrics, Registry, Serving, StoreMetrics, Writer};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -86,6 +86,8 @@ pub(crate) struct App {
     stops: Stops,
     /// The rules' input where no broker feeds it, so that they do not take it for a stop.
     unfed: Option<Handle<IngestReceipt>>,
+    /// So that a second server on this database learns of this one.
+    _serving: Option<Serving>,
 }
 
 type Services = JoinSet<(&'static str, anyhow::Result<()>)>;
@@ -134,6 +136,22 @@ fn taken(key: &str, address: SocketAddr, error: &std::io::Error) -> anyhow::Erro
         "{key} {address} cannot be listened on ({error}): stop what listens there, or set another address \
          ({key} in the file, or LIFTWATCH_{variable}; port 0 takes a free one)"
     )
+}
+
+/// Says so where another server takes messages into this database; not of one that was killed just now, whose
+/// connections the database has yet to miss.
+async fn alone(database: &Database) -> anyhow::Result<Option<Serving>> {
+    for pause in [Duration::ZERO, Duration::from_millis(200), Duration::from_secs(1)] {
+        tokio::time::sleep(pause).await;
+        if let Some(serving) = database.serving().await? {
+            return Ok(Some(serving));
+        }
+    }
+    tracing::warn!(
+        "another server takes messages into this database: each takes the other's terminals for gone when it starts, \
+         and after a kill the ledger of one needs 'liftwatch audit --repair'"
+    );
+    Ok(None)
 }
 
 impl App {
@@ -198,7 +216,9 @@ impl App {
             store: Arc::new(StoreMetrics::register(&mut metrics)),
         };
         let (store_up, store_is_up) = watch::channel(StoreState::Up);
+        let mut serving = None;
         if let Some(gate) = gate {
+            serving = alone(&database).await?;
             let registry = Arc::new(Registry::load(&database).await?);
             let control = gate.control();
             let arrival_start = database.run_begin(env!("CARGO_PKG_VERSION")).await?;
@@ -325,7 +345,7 @@ impl App {
                 ("web", Ok(()))
             });
         }
-        Ok(Self { addresses, totals, data, edges, stops, unfed: handle })
+        Ok(Self { addresses, totals, data, edges, stops, unfed: handle, _serving: serving })
     }
 
     /// Where the services listen.

@@ -103,7 +103,7 @@ pub(crate) struct ServeArgs {
     /// For trying out: loopback listeners only, unknown terminals register themselves, no passwords
     #[arg(long)]
     pub(crate) dev: bool,
-    /// Written once all services are ready: the bound addresses as JSON
+    /// There from when all services are ready until they stop: the bound addresses as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
 }

@@ -1,6 +1,6 @@
 //! Runs one command of the command line and turns its outcome into an exit code.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -123,26 +123,56 @@ pub(crate) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     Ok(cancel)
 }
 
+/// Tells where the server listens, from when all is ready until it stops. One that a killed run has left is taken
+/// away: its ports may be nobody's, or somebody else's.
+struct ReadyFile(Option<PathBuf>);
+
+impl ReadyFile {
+    fn new(path: Option<PathBuf>) -> anyhow::Result<Self> {
+        if let Some(path) = &path
+            && let Err(error) = std::fs::remove_file(path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            let what = format!("the ready file {} cannot be taken away", path.display());
+            return Err(error).context(what);
+        }
+        Ok(Self(path))
+    }
+
+    /// Complete or absent: a reader must never see half of it.
+    fn write(&self, addresses: &app::Addresses) -> anyhow::Result<()> {
+        let Some(path) = &self.0 else { return Ok(()) };
+        let new = path.with_extension("new");
+        std::fs::write(&new, serde_json::to_vec_pretty(addresses)?)
+            .and_then(|()| std::fs::rename(&new, path))
+            .with_context(|| format!("the ready file {} cannot be written", path.display()))
+    }
+}
+
+impl Drop for ReadyFile {
+    fn drop(&mut self) {
+        // Gone already, or nothing can be done about it any more.
+        let _ = self.0.as_ref().map(std::fs::remove_file);
+    }
+}
+
 async fn serve(arguments: ServeArgs) -> anyhow::Result<()> {
     let config = load(arguments.config.config.as_deref())?;
     config.check_serve(arguments.dev)?;
     logging::start(config.log.format, &config.log.level)?;
     let cancel = stop_on_signal()?;
-    let url = database::url(&config).await?;
-    // Migrations and the replay of the rules may take long.
-    let start = app::App::start(&config, &url, arguments.dev);
+    let ready = ReadyFile::new(arguments.ready_file)?;
+    // A private database may have to be fetched; migrations and the replay of the rules may take long.
+    let start = async {
+        let url = database::url(&config).await?;
+        app::App::start(&config, &url, arguments.dev).await
+    };
     let Some(running) = cancel.run_until_cancelled(start).await.transpose()? else {
         tracing::info!("stopped before it was ready");
         return Ok(());
     };
     let addresses = running.addresses();
-    if let Some(path) = &arguments.ready_file {
-        // Complete or absent: a reader must never see half of it.
-        let new = path.with_extension("new");
-        std::fs::write(&new, serde_json::to_vec_pretty(addresses)?)
-            .and_then(|()| std::fs::rename(&new, path))
-            .with_context(|| format!("the ready file {} cannot be written", path.display()))?;
-    }
+    ready.write(addresses)?;
     tracing::info!(
         broker = addresses.broker.map(tracing::field::display),
         broker_tls = addresses.broker_tls.map(tracing::field::display),

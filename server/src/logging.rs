@@ -12,7 +12,10 @@ pub(crate) fn start(format: LogFormat, level: &str) -> anyhow::Result<()> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(text)?,
         // The libraries' own chatter first, so that `level` may still ask for it.
-        _ => EnvFilter::try_new(format!("rumqttd=warn,sqlx=warn,{level}"))?,
+        // Pools warn of each connection that a database takes along when it goes, and of each wait for its return.
+        _ => EnvFilter::try_new(format!(
+            "rumqttd=warn,sqlx=warn,sqlx::pool=error,sqlx_core::pool=error,{level}"
+        ))?,
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let json = match format {

@@ -26,6 +26,9 @@ pub enum StoreError {
     /// The server refuses this login or knows no such database.
     #[error("the database refused the login: check user, password and database name of the URL")]
     Login(#[source] sqlx::Error),
+    /// The server refuses the statement whatever rows it brings: a right is missing, a table, a column.
+    #[error("the database is not as Liftwatch left it: a right, a table or a column is missing")]
+    Unfit(#[source] sqlx::Error),
     /// The schema was made by a newer Liftwatch.
     #[error(
         "the schema has migration {0}, which this version does not know: install the newer liftwatch again"
@@ -76,7 +79,9 @@ impl StoreError {
     /// What an operator should read of it on a page, in one line: the failure and, where the server said so, why.
     pub fn brief(&self) -> String {
         let said = match self {
-            Self::Busy(error) | Self::Refused(error) | Self::Login(error) => error.as_database_error(),
+            Self::Busy(error) | Self::Refused(error) | Self::Login(error) | Self::Unfit(error) => {
+                error.as_database_error()
+            }
             _ => None,
         };
         match said {
@@ -91,6 +96,12 @@ impl StoreError {
     /// Whether the same call may succeed later without anyone doing anything.
     pub fn retryable(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Timeout(_) | Self::Busy(_) | Self::Standby)
+    }
+
+    /// Whether the same call may succeed later, by itself or once a person has mended the database; no row is to
+    /// blame.
+    pub fn mendable(&self) -> bool {
+        self.retryable() || matches!(self, Self::Login(_) | Self::Unfit(_))
     }
 }
 
@@ -107,6 +118,8 @@ pub(crate) enum Class {
     Poisoned,
     /// 28xxx, 3D000.
     Login,
+    /// 42xxx: rights, tables, columns, functions.
+    Unfit,
     /// Everything else.
     Fatal,
 }
@@ -147,6 +160,7 @@ fn classify_sqlstate(code: &str) -> Class {
             // Serialization and deadlock; out of disk, memory, connections; I/O errors of the server.
             Some("40" | "53" | "58") => Class::Transient,
             Some("28") => Class::Login,
+            Some("42") => Class::Unfit,
             _ => Class::Fatal,
         },
     }
@@ -158,6 +172,7 @@ impl From<sqlx::Error> for StoreError {
             Class::Lost => Self::Unavailable(error),
             Class::Transient => Self::Busy(error),
             Class::Login => Self::Login(error),
+            Class::Unfit => Self::Unfit(error),
             Class::Repeated | Class::Poisoned | Class::Fatal => Self::Refused(error),
         }
     }
@@ -192,7 +207,8 @@ mod tests {
             ("40P01", Class::Transient),
             ("57P01", Class::Lost),
             ("08006", Class::Lost),
-            ("42P01", Class::Fatal),
+            ("42P01", Class::Unfit),
+            ("42501", Class::Unfit),
             ("28P01", Class::Login),
             ("3D000", Class::Login),
             ("", Class::Fatal),
@@ -206,5 +222,7 @@ mod tests {
         assert!(StoreError::from(sqlx::Error::PoolTimedOut).retryable());
         assert!(!StoreError::from(sqlx::Error::RowNotFound).retryable());
         assert!(!StoreError::SchemaNewer(9).retryable());
+        assert!(StoreError::Unfit(sqlx::Error::RowNotFound).mendable());
+        assert!(!StoreError::Refused(sqlx::Error::RowNotFound).mendable());
     }
 }

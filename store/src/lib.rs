@@ -27,6 +27,7 @@ mod rollup;
 mod rows;
 mod schema;
 mod scratch;
+mod serving;
 mod size;
 mod source;
 mod state;
@@ -65,6 +66,7 @@ pub use query::{
 pub use registry::{Registry, TerminalRecord};
 pub use retention::{Kept, Retention};
 pub use scratch::ScratchDatabase;
+pub use serving::Serving;
 pub use size::Counts;
 pub use state::ElevatorState;
 pub use statistics::{StatisticsTotals, TerminalSegment};

@@ -14,26 +14,18 @@ use crate::StoreError;
 
 const SCRIPT: &str = include_str!("../../deploy/timescaledb.sh");
 
-/// Where the private database keeps its data; overrides the default.
-pub const HOME_VARIABLE: &str = "LIFTWATCH_DB_HOME";
-/// Where the private database keeps unpacked binaries; overrides the default.
-pub const CACHE_VARIABLE: &str = "LIFTWATCH_DB_CACHE";
-
 /// A private database. Making this value starts nothing.
 #[derive(Debug, Clone, Default)]
 pub struct LocalDatabase {
     home: Option<PathBuf>,
-    cache: Option<PathBuf>,
     binaries: Option<PathBuf>,
     settings: Option<String>,
 }
 
 impl LocalDatabase {
-    /// The one of this user: below [`HOME_VARIABLE`] where set, else `/var/lib/liftwatch` for root and
-    /// `~/.local/share/liftwatch` for others.
+    /// The one of this user: below `/var/lib/liftwatch` for root and `~/.local/share/liftwatch` for others.
     pub fn new() -> Self {
-        let path = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        Self { home: path(HOME_VARIABLE), cache: path(CACHE_VARIABLE), binaries: None, settings: None }
+        Self::default()
     }
 
     /// One whose data lies in `home`; binaries stay shared.
@@ -94,8 +86,7 @@ impl LocalDatabase {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("bash");
         command.arg("-c").arg(SCRIPT).arg("timescaledb.sh").args(args);
-        let variables =
-            [("TSDB_HOME", &self.home), ("TSDB_CACHE", &self.cache), ("TSDB_BIN", &self.binaries)];
+        let variables = [("TSDB_HOME", &self.home), ("TSDB_BIN", &self.binaries)];
         for (name, value) in variables {
             if let Some(value) = value {
                 command.env(name, value);
@@ -119,6 +110,8 @@ impl LocalDatabase {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // Whoever no longer waits for it lets go of its lock too.
+            .kill_on_drop(true)
             .spawn()
             .map_err(|error| failed(format!("bash cannot be run: {error}")))?;
         let (Some(mut stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {

@@ -8,8 +8,8 @@ use figment::value::{Dict, Value};
 use super::ConfigError;
 
 const PREFIX: &str = "LIFTWATCH_";
-/// Variables of ours that are no settings: the command line's own, the tests', the database script's.
-const NOT_SETTINGS: [&str; 3] = ["LIFTWATCH_CONFIG", "LIFTWATCH_DB_HOME", "LIFTWATCH_BLESS"];
+/// Variables of ours that are no settings: the command line's own, the tests'.
+const NOT_SETTINGS: [&str; 2] = ["LIFTWATCH_CONFIG", "LIFTWATCH_BLESS"];
 const NOT_SETTINGS_PREFIX: &str = "LIFTWATCH_TEST_";
 
 /// The settings found in an environment.

@@ -60,7 +60,6 @@ fn the_environment_goes_before_the_file() {
         ("LIFTWATCH_DATABASE__URL", "postgres://u:1@h/d"),
         ("LIFTWATCH_LOG__LEVEL", ""),
         ("LIFTWATCH_TEST_ANYTHING", "1"),
-        ("LIFTWATCH_DB_HOME", "/x"),
         ("LIFTWATCH_BLESS", "1"),
         ("PATH", "/bin"),
     ];
