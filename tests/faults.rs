@@ -161,7 +161,7 @@ async fn a_right_that_is_missing_is_nobodys_fault_but_the_databases() {
     let why = until_not_ready(&server).await;
     assert!(why.contains("does not exist"), "{why}");
     rename("telemetry_away", "telemetry").await;
-    acked_more(&fleet, 1_000).await;
+    acked_more(&fleet, 2_000).await;
     let report = fleet.stop().await;
     reconcile(database.url(), &report, ledger.path()).await;
     let refused = "SELECT count(*) FROM quarantine WHERE reason = 'refused'";

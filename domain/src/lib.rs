@@ -26,10 +26,10 @@ pub use alarm::{
 };
 pub use device::DeviceKind;
 pub use downlink::{Downlink, DownlinkError, DownlinkId, DownlinkKind, SentDownlink};
-pub use fault::{FAULTS, FaultGroup, FaultKind, Severity, fault_by_gb_code, fault_by_slug};
+pub use fault::{FAULTS, FaultGroup, FaultKind, Severity, fault_by_slug};
 pub use fault_period::{ClosedBy, FaultPeriod, OpenedBy};
 pub use id::{AlarmId, Area, BootId, ElevatorId, IdError, Seq, SourceId, TerminalId};
-pub use message::{Code, EventBatch, EventState, FaultEvent, Meaning, Message, Presence, TelemetryBatch};
+pub use message::{Code, EventBatch, EventState, FaultEvent, Meaning, Message, TelemetryBatch};
 pub use presence::PresenceState;
 pub use reading::{
     CarStatus, Direction, DoorState, Field, Floor, Passengers, RangeError, Reading, ServiceMode,

@@ -112,15 +112,6 @@ pub struct EventBatch {
     pub active: Option<Vec<Code>>,
 }
 
-/// A terminal came or went, as the broker saw it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Presence {
-    /// Connected.
-    Online,
-    /// Gone.
-    Offline,
-}
-
 /// One decoded message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message {

@@ -33,12 +33,11 @@ impl Place {
 }
 
 /// Corrected device time: arrival less age. Without `sent` the clock's error is not known: it is then the device
-/// time, but never after the arrival; an impossible age counts as none.
+/// time, but never after the arrival. Of an age out of bounds only the arrival is left.
 pub fn corrected(arrived: Timestamp, time: Timestamp, age_ms: Option<i32>) -> Timestamp {
-    let kept = i64::try_from(limits::RETENTION.as_micros()).unwrap_or(i64::MAX);
-    match age_ms.map(|age| i64::from(age.max(0)) * 1_000) {
-        Some(age_us) if age_us > kept || age_us / 1_000 >= limits::SKEW_MS_ABS_MAX => arrived,
-        Some(age_us) => Timestamp::from_micros(arrived.micros().saturating_sub(age_us)),
+    match age_ms.map(|age| i64::from(age.max(0))) {
+        Some(age) if age >= limits::SKEW_MS_ABS_MAX => arrived,
+        Some(age) => Timestamp::from_micros(arrived.micros().saturating_sub(age * 1_000)),
         None => time.min(arrived),
     }
 }

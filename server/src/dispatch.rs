@@ -114,9 +114,18 @@ async fn follow(
     Ok(())
 }
 
+/// An event of the stream, for a script.
+#[derive(serde::Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    event: &'a AlarmEvent,
+    /// Not acknowledged, and so offered once more under its number.
+    repeated: bool,
+}
+
 fn show_event(event: &AlarmEvent, repeated: bool, json: bool) -> anyhow::Result<()> {
     if json {
-        println!("{}", serde_json::to_string(event)?);
+        println!("{}", serde_json::to_string(&Line { event, repeated })?);
         return Ok(());
     }
     let no = event.no.map_or_else(|| "provisional".to_owned(), |no| format!("#{no}"));

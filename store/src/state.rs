@@ -319,24 +319,6 @@ impl Database {
         Ok(())
     }
 
-    /// At most `limit` states after an elevator, in the order of their ids.
-    pub async fn state_list(
-        &self,
-        after: Option<ElevatorId>,
-        limit: u32,
-    ) -> Result<Vec<ElevatorState>, StoreError> {
-        let rows: Vec<StateRow> = sqlx::query_as(concat!(
-            "SELECT ",
-            state_columns!(),
-            " FROM elevator_state WHERE elevator_id > $1 ORDER BY elevator_id LIMIT $2"
-        ))
-        .bind(after.map_or(i64::MIN, |id| id.0))
-        .bind(i64::from(limit))
-        .fetch_all(self.pool())
-        .await?;
-        rows.into_iter().map(ElevatorState::try_from).collect()
-    }
-
     /// The division of every registered elevator.
     pub async fn elevator_areas(&self) -> Result<HashMap<ElevatorId, Area>, StoreError> {
         let found: Vec<(i64, i32)> =

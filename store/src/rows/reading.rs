@@ -177,11 +177,7 @@ fn describe(row: &ReadingRow<'_>) -> Value {
     put(&mut fields, "car_status", reading.car_status.map(CarStatus::number));
     put(&mut fields, "car_direction", reading.direction.map(Direction::number));
     put(&mut fields, "door_zone", reading.door_zone);
-    match reading.door_state {
-        // The open JSON has no number for it.
-        Field::Known(DoorState::NotClosed) => put(&mut fields, "door_closed", Field::Known(false)),
-        state => put(&mut fields, "door_state", state.map(DoorState::number)),
-    }
+    put(&mut fields, "door_state", reading.door_state.map(DoorState::number));
     put(&mut fields, "passengers", reading.passengers.map(|passengers| passengers.number() == 1));
     put(&mut fields, "floor", reading.floor.map(|floor| floor.as_str().to_owned()));
     put(&mut fields, "floor_ordinal", reading.floor_ordinal);

@@ -97,3 +97,31 @@ fn describe(row: &StatisticsRow<'_>) -> Value {
     }
     Value::Object(fields)
 }
+
+#[cfg(test)]
+mod tests {
+    use domain::{Arrival, BootId, Seq, SourceId, TerminalId, Timestamp};
+
+    use super::*;
+
+    /// With it, no retry could read them again.
+    #[test]
+    fn a_number_that_was_derived_is_left_to_be_derived_again() {
+        let (terminal_id, time) = (TerminalId::new("t1").unwrap(), Timestamp::from_millis(0));
+        let origin = Origin {
+            elevator_id: 1,
+            terminal_id: &terminal_id,
+            source: SourceId(1),
+            boot: BootId(0),
+            arrival: Arrival::default(),
+            sent: None,
+        };
+        let counters = [(Counter::RunCount, 5)].into_iter().collect();
+        let said = |seq: i64| {
+            let statistics = Statistics { boot: BootId(0), sent: None, seq: Seq(seq), time, counters };
+            describe(&StatisticsRow { origin, statistics: &statistics })
+        };
+        assert_eq!(said(-7).get("seq"), None);
+        assert_eq!(said(7)["seq"], 7);
+    }
+}
