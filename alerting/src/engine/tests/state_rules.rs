@@ -1,6 +1,9 @@
 //! E1, E2 and E5, inspection, freshness and the timers.
 
-use domain::{AlarmChange, AlarmState, CarStatus, DoorState, Field, Reading, ServiceMode, Severity};
+use domain::{
+    AlarmChange, AlarmState, BootId, CarStatus, Code, DoorState, EventBatch, EventState, FaultEvent, Field,
+    Message, Reading, Seq, ServiceMode, Severity,
+};
 
 use super::{Lift, moment, severity_and_state};
 use crate::engine::ThresholdsPatch;
@@ -22,6 +25,24 @@ fn e1_stopped_outside_the_zone_with_people_for_30_s() {
     );
     assert!(trace.ends_with("floor 12"), "{trace}");
     lift.at(300.0).expect_nothing();
+}
+
+/// One event without `boot`, and all that the terminal said afterwards under its boot was taken for an old story.
+#[test]
+fn e1_after_an_event_that_names_no_boot() {
+    let mut lift = Lift::riding();
+    let time = lift.at(15.0).next_event("battery_low", EventState::Once).time;
+    let event = FaultEvent {
+        seq: Seq(-9),
+        time,
+        code: Code::canonical("battery_low").unwrap(),
+        state: EventState::Once,
+    };
+    let (boot, sent) = (BootId(0), None);
+    lift.message(Message::Event(EventBatch { boot, sent, events: vec![event], active: None }));
+    lift.seq -= 1;
+    lift.at(20.0).stop_outside();
+    lift.at(50.0).expect("entrapment_between_floors", 40);
 }
 
 #[test]
