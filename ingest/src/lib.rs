@@ -13,6 +13,7 @@ mod numbers;
 mod pipeline;
 mod presence;
 mod profile;
+mod receipt;
 mod schema;
 mod shard;
 mod store_state;
@@ -21,11 +22,12 @@ mod unknown;
 
 pub use decode::{Decoded, Undecodable, decode, decode_open};
 pub use metrics::IngestMetrics;
-pub use pipeline::{Ingest, IngestConfig, IngestError, IngestReceipt, Observed, Sink, Wiring};
+pub use pipeline::{Ingest, IngestConfig, IngestError, Observed, Sink, Wiring};
 pub use profile::{
     CANONICAL, CodeLine, FieldLine, Mistake, Profile, ProfileView, Profiles, ProfilesError, Resolver, Trace,
     Tried, check, try_read,
 };
+pub use receipt::IngestReceipt;
 pub use schema::{Endpoint, Schema, asyncapi};
 pub use store_state::StoreState;
 pub use topic::{Channel, Format, Topic, TopicError, presence_topic};

@@ -11,7 +11,7 @@
 //!
 //! What a message becomes when it is decoded is larger than what came over the wire, up to fifty times for a
 //! hostile one. It is charged to the broker's byte budget; where that is overdrawn, the message is shed too, and not
-//! even shown to the rules when [`SPARE_BYTES`] of such messages wait for them.
+//! even shown to the rules when as many such messages wait for them as there is room for ([`Spare`]).
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -20,18 +20,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker::{Ack, Inbound, PresenceChange, Publish, Reason};
-use domain::{Area, Arrival, ArrivalNo, ElevatorId, Message, Receipt, TerminalId, Timestamp, limits};
+use domain::{Area, Arrival, ArrivalNo, ElevatorId, Message, TerminalId, Timestamp, limits};
 use store::{
     Database, Incoming, Item, PresenceRecord, QuarantineEntry, QuarantineReason, Registry, TerminalRecord,
     Writer,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::presence::{self, Change, Presences};
 use crate::profile::{Profiles, Resolver};
+use crate::receipt::{IngestReceipt, Spare};
 use crate::shard::{Queue, Shard, Work};
 use crate::store_state::{StoreState, StoreView};
 use crate::unknown::Unknowns;
@@ -111,60 +112,6 @@ pub enum Observed {
 pub trait Sink: Send + 'static {
     /// Takes an observation; says `done` on the receipt when all that it caused is committed.
     fn submit(&self, observed: Observed, receipt: IngestReceipt) -> impl Future<Output = ()> + Send;
-}
-
-/// A holder's share in a message's acknowledgement.
-#[must_use = "a receipt that is dropped tells the terminal to send again"]
-#[derive(Debug)]
-pub struct IngestReceipt {
-    ack: Option<Ack>,
-    /// Of a message that did not fit the budget: its part of [`SPARE_BYTES`].
-    spare: Option<OwnedSemaphorePermit>,
-}
-
-impl IngestReceipt {
-    /// For what nobody waits for.
-    pub(crate) fn none() -> Self {
-        Self { ack: None, spare: None }
-    }
-}
-
-impl From<Ack> for IngestReceipt {
-    fn from(ack: Ack) -> Self {
-        Self { ack: Some(ack), spare: None }
-    }
-}
-
-impl Receipt for IngestReceipt {
-    fn done(self) {
-        if let Some(ack) = self.ack {
-            ack.done();
-        }
-        drop(self.spare);
-    }
-}
-
-/// Memory of messages that did not fit the budget and are shown to the rules all the same. The largest is smaller.
-const SPARE_BYTES: usize = 16 << 20;
-/// In which it is counted.
-const SPARE_UNIT: usize = 1 << 10;
-
-/// What is left of [`SPARE_BYTES`].
-#[derive(Debug)]
-struct Spare(Arc<Semaphore>);
-
-impl Default for Spare {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(SPARE_BYTES / SPARE_UNIT)))
-    }
-}
-
-impl Spare {
-    /// A part of it, given back when it is dropped. `None`: there is not so much left.
-    fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let units = bytes.min(SPARE_BYTES).div_ceil(SPARE_UNIT) as u32;
-        Arc::clone(&self.0).try_acquire_many_owned(units).ok()
-    }
 }
 
 /// What ingest is connected to.
@@ -611,23 +558,5 @@ async fn register(
         if answers.send(terminals.into_iter().map(|(terminal_id, _)| terminal_id).collect()).await.is_err() {
             return;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_does_not_fit_the_budget_is_bounded_until_it_was_looked_at() {
-        let spare = Spare::default();
-        let receipt = |bytes| IngestReceipt { ack: None, spare: spare.take(bytes) };
-        let (one, other) = (receipt(10 << 20), receipt(6 << 20));
-        assert!(one.spare.is_some() && other.spare.is_some());
-        assert!(spare.take(1).is_none(), "all of it is taken");
-        one.done();
-        assert!(spare.take(10 << 20).is_some());
-        drop(other);
-        assert!(spare.take(usize::MAX).is_some(), "the largest has a place alone");
     }
 }
