@@ -411,6 +411,35 @@ fn a_code_that_is_a_whole_float_is_the_code_of_its_number() {
 }
 
 #[test]
+fn a_number_beyond_all_floats_costs_its_own_field_alone() {
+    let endless = r#"{"time":1,"floor":"1e400 \" 1e400","load_kg":1e400,"speed":-2E+999,"codes":[3,1e400]}"#;
+    let (batch, unmapped) = batch(view("terminal_json", DeviceKind::Lift), endless);
+    let reading = &batch.readings[0];
+    assert_eq!((reading.load_kg, reading.velocity_mm_s, unmapped), (Field::Unknown, Field::Unknown, 2));
+    assert_eq!(reading.floor.known().unwrap().as_str(), "1e400 \" 1e400", "a text is left as it is");
+    let codes: Vec<_> = reading.codes.as_ref().known().unwrap().iter().map(|code| &*code.raw).collect();
+    assert_eq!(codes, ["3", "1e400"]);
+}
+
+#[test]
+fn a_code_that_is_null_is_none() {
+    let batch = events("exchange", DeviceKind::Lift, r#"{"active":["04"],"code":null}"#);
+    assert_eq!((batch.events.len(), batch.active.map(|list| list.len())), (0, Some(1)));
+}
+
+#[test]
+fn a_time_around_a_list_is_that_of_its_events() {
+    let list = r#"{"time":1763769600000,"events":[{"code":"04","state":"open"},
+        {"time":1763769601000,"code":"05","state":"open"}]}"#;
+    let times = events("exchange", DeviceKind::Lift, list)
+        .events
+        .iter()
+        .map(|it| it.time.millis())
+        .collect::<Vec<_>>();
+    assert_eq!(times, [1_763_769_600_000, 1_763_769_601_000]);
+}
+
+#[test]
 fn what_has_no_form_is_refused_with_the_reason() {
     let refused = |channel: &str, payload: &str| {
         let topic = format!("lift/v1/350102/t1/{channel}.json");
