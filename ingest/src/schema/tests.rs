@@ -189,8 +189,17 @@ fn the_asyncapi_document_is_whole() {
     assert_eq!(document["servers"]["tls"]["host"], "lift.example:8883");
     assert_eq!(document["servers"]["tls"]["security"].as_array().unwrap().len(), 2);
     assert_eq!(document["channels"]["telemetryJson"]["address"], "lift/v1/{area}/{terminal}/telemetry.json");
-    let proto = document["components"]["messages"]["telemetry"]["payload"]["schema"].as_str().unwrap();
-    assert!(proto.contains("message TelemetryBatch"));
+    // The parser of AsyncAPI refuses a file with several messages and no root, or more than one.
+    for (channel, name) in [
+        ("telemetry", "TelemetryBatch"),
+        ("event", "EventBatch"),
+        ("stats", "Statistics"),
+        ("down", "Downlink"),
+    ] {
+        let proto = document["components"]["messages"][channel]["payload"]["schema"].as_str().unwrap();
+        let root = format!("// @RootNode\nmessage {name} {{\n");
+        assert!(proto.contains(&root) && proto.matches("@RootNode").count() == 1, "{channel}");
+    }
 
     // Every reference leads somewhere.
     fn references<'v>(value: &'v Value, found: &mut Vec<&'v str>) {
