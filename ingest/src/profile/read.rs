@@ -59,6 +59,8 @@ pub(crate) struct Vendor<'a> {
 
 /// Objects within objects that names are looked for in.
 const DEPTH_MAX: usize = 4;
+/// Of a name with dots.
+pub(super) const NAME_PARTS_MAX: usize = DEPTH_MAX + 1;
 
 /// The values of one object, by what they become.
 struct Found<'v> {

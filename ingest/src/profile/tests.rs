@@ -9,8 +9,9 @@ use domain::{
 };
 use proptest::prelude::*;
 
-use super::{ProfileView, Profiles};
+use super::{ProfileView, Profiles, try_read};
 use crate::decode::{Decoded, decode};
+use crate::topic::Channel;
 
 fn view(profile: &str, kind: DeviceKind) -> ProfileView<'static> {
     let profile = Profiles::shipped().get(profile).unwrap_or_else(|| panic!("profile {profile}"));
@@ -437,6 +438,62 @@ fn a_time_around_a_list_is_that_of_its_events() {
         .map(|it| it.time.millis())
         .collect::<Vec<_>>();
     assert_eq!(times, [1_763_769_600_000, 1_763_769_601_000]);
+}
+
+/// A reading of a profile with these lines after its head.
+fn read_own(lines: &str, fields: &str) -> Reading {
+    let text = format!("name=\"x\"\ntitle=\"x\"\n{lines}");
+    let own = Profiles::shipped().read(&text).unwrap_or_else(|mistakes| panic!("{lines}: {mistakes:?}"));
+    let view = ProfileView { profile: &own, kind: DeviceKind::Lift };
+    batch(view, &format!(r#"{{"time":1,{fields}}}"#)).0.readings.remove(0)
+}
+
+#[test]
+fn what_extends_the_standard_has_its_names_and_contacts() {
+    for base in ["gb24476", "chongqing"] {
+        let lines = format!("extends = \"{base}\"\n[fields.floor]\nnames = [\"at\"]");
+        let reading = read_own(&lines, r#""at":"3","Door_Zone":true,"battery_power":true"#);
+        assert_eq!(reading.floor.known().unwrap().as_str(), "3");
+        assert_eq!(reading.door_zone, Field::Known(true), "{base}");
+        assert_eq!((reading.flags, reading.flags_told), (Field::Known(2), 2), "{base}");
+    }
+}
+
+#[test]
+fn open_json_has_the_codes_of_its_base_and_no_field_of_it() {
+    let text = "name=\"x\"\ntitle=\"x\"\nextends = \"retrofit\"\nopen_json = true";
+    let own = Profiles::shipped().read(text).unwrap();
+    let view = ProfileView { profile: &own, kind: DeviceKind::Escalator };
+    let sent = r#"{"time":1,"door_zone":true,"service_mode":2,"speed_mps":1,"codes":[5]}"#;
+    let tried = try_read(Channel::Telemetry, sent.as_bytes(), view);
+    let Ok(Message::Telemetry(batch)) = tried.message else { panic!("{tried:?}") };
+    assert_eq!(batch.readings[0].door_zone, Field::Known(true));
+    let told: Vec<_> = tried.trace.fields.iter().map(|line| (line.field, &*line.value)).collect();
+    assert!(
+        told.contains(&("door_zone", "true")) && told.contains(&("service_mode", "inspection")),
+        "{told:?}"
+    );
+    assert_eq!(tried.trace.ignored, ["speed_mps"]);
+    assert_eq!(own.codes_len(DeviceKind::Lift), 15, "those of retrofit");
+}
+
+#[test]
+fn values_for_all_leave_a_field_with_values_of_its_own() {
+    let reading = read_own(
+        "extends = \"retrofit\"\nbooleans = { 0 = false, 1 = true, 2 = false }",
+        r#""door_zone":0,"passengers":2"#,
+    );
+    assert_eq!(reading.door_zone, Field::Known(true), "0 is level there");
+    assert_eq!(reading.passengers, Field::Known(domain::Passengers::No));
+}
+
+#[test]
+fn a_unit_is_that_of_the_names_beside_it() {
+    let lines = "extends = \"retrofit\"\n[fields.velocity_mm_s]\nnames = [\"v\"]\nunit = \"cm/s\"";
+    assert_eq!(read_own(lines, r#""v":17"#).velocity_mm_s, Field::Known(170));
+    assert_eq!(read_own(lines, r#""speed_mps":17"#).velocity_mm_s, Field::Absent, "not seventeen cm/s");
+    let same = "extends = \"retrofit\"\n[fields.velocity_mm_s]\nnames = [\"v\"]";
+    assert_eq!(read_own(same, r#""speed_mps":1.7"#).velocity_mm_s, Field::Known(1_700));
 }
 
 #[test]
