@@ -540,7 +540,7 @@ fn dropped(object: &Map<String, Value>) -> Option<(i64, i64)> {
 
 /// A number that counts something, or a text of one.
 fn counted(value: &Value) -> Option<i64> {
-    text_of(value)?.parse().ok().filter(|number| *number >= 0)
+    text_of(value)?.parse().ok().filter(|number| (0..=limits::SEQ_MAX).contains(number))
 }
 
 /// As the store keeps `sent`: see `json.rs`.

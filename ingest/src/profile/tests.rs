@@ -400,11 +400,7 @@ fn a_code_that_is_a_whole_float_is_the_code_of_its_number() {
         let reading = read(profile, DeviceKind::Lift, &format!(r#""codes":{codes}"#));
         reading.codes.known().unwrap_or_default().iter().map(|code| code.raw.to_string()).collect::<Vec<_>>()
     };
-    // The open JSON has whole numbers only.
-    let is_asked = |name: &&str| {
-        let profile = Profiles::shipped().get(name).unwrap();
-        profile.kinds().contains(&DeviceKind::Lift) && !profile.is_open_json()
-    };
+    let is_asked = |name: &&str| Profiles::shipped().get(name).unwrap().kinds().contains(&DeviceKind::Lift);
     for profile in Profiles::shipped().names().filter(is_asked) {
         assert_eq!(raw(profile, "[10.0,4.0]"), raw(profile, "[10,4]"), "{profile}");
     }

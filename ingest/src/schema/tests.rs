@@ -31,6 +31,15 @@ fn what_is_decoded_is_valid() {
         json!({"time": 0, "floor": null, "codes": null, "service_mode": null, "door_zone": null}),
         json!({"time": 0, "codes": ["entrapment", 5, "F9999"], "colour": {"deep": [1]}}),
         json!({"readings": [{"time": 0}, {"time": 1, "flags": 31, "car_temp_c": -10.5}]}),
+        // Whole numbers of languages that know floats alone.
+        json!({"boot": 1.0, "seq": 5.0, "time": 1_763_769_600_000.0, "load_kg": 225.0, "floor_ordinal": -0.0}),
+        json!({"time": 0, "codes": [200.0], "dropped": {"from": 1.0, "to": 2.0}, "prev_boot_last_seq": 3.0}),
+        json!({"time": 0, "operation_status": 1, "operation_direction": null}),
+        json!({"time": 0, "operation_status": 1, "car_status": 0, "car_direction": 1, "operation_direction": 2}),
+        json!({"time": "2026-11-22 08:00:00Z"}),
+        json!({"time": "2026-11-22_08:00:00.5+08:00"}),
+        json!({"readings": null, "time": 0}),
+        json!({"time": 0, "flags_told": 31}),
         json!({"boot": 4_294_967_295_u32, "prev_boot_last_seq": 9, "dropped": {"from": 1, "to": 5},
                "readings": [{"time": 0, "position_mm": -2_000_000, "velocity_mm_s": 30_000, "load_kg": 30_000}]}),
     ] {
@@ -41,6 +50,7 @@ fn what_is_decoded_is_valid() {
         json!({"time": 0, "code": 5, "state": "close", "active": ["entrapment"]}),
         json!({"events": [{"time": 0, "code": "x", "state": "once"}]}),
         json!({"active": []}),
+        json!({"active": [3.0], "seq": 5.0, "boot": 2.0}),
     ] {
         check(Schema::Event, payload, true);
     }
@@ -54,12 +64,17 @@ fn statistics_count_something() {
         true,
     );
     check(Schema::Stats, json!({"time": 0, "total_hours": 0, "mileage_m": null}), true);
+    check(Schema::Stats, json!({"time": 0.0, "run_count": 5.0, "boot": 1.0, "seq": 2.0}), true);
+    check(Schema::Stats, json!({"time": 0, "total_hours": 277_777_777.777, "energy_kwh": 1e9}), true);
     for payload in [
         json!({"time": 0}),
         json!({"time": 0, "run_count": null}),
         json!({"run_count": 1}),
         json!({"time": 0, "run_count": 1.5}),
         json!({"time": 0, "run_count": -1}),
+        json!({"time": 0, "energy_kwh": -0.0001}),
+        json!({"time": 0, "energy_kwh": 1_000_000_000.000_4}),
+        json!({"time": 0, "total_hours": 277_777_777.79}),
         json!({"time": 0, "energy_kwh": "much"}),
         json!({"time": 0, "total_hours": 1e300}),
     ] {
@@ -76,6 +91,17 @@ fn what_is_refused_for_its_shape_is_invalid() {
         json!({"seq": 1}),
         json!({"time": "noon"}),
         json!({"time": null}),
+        json!({"time": "2026-11-22x08:00:00Z"}),
+        json!({"time": "+2026-11-22 08:00:00"}),
+        json!({"time": "-2026-11-22 08:00:00"}),
+        json!({"time": 0.5}),
+        json!({"readings": null}),
+        json!({"time": 0, "load_kg": 0.5}),
+        json!({"time": 0, "operation_status": 2}),
+        json!({"time": 0, "floor": "a\u{85}b"}),
+        json!({"time": 0, "car_temp_c": 200.04}),
+        json!({"time": 0, "flags_told": 2_000_000}),
+        json!({"time": 0, "seq": i64::MAX}),
         json!({"time": 0, "service_mode": 8}),
         json!({"time": 0, "service_mode": "normal"}),
         json!({"time": 0, "door_zone": 1}),
@@ -112,6 +138,7 @@ fn what_is_refused_for_its_shape_is_invalid() {
         json!({"events": []}),
         json!({"events": [{"code": 5, "state": "open"}]}),
         json!({"active": "entrapment"}),
+        json!({"active": [], "seq": u64::MAX}),
         json!({"active": vec!["x"; 33]}),
     ] {
         check(Schema::Event, payload, false);
