@@ -170,8 +170,8 @@ impl JsonReading {
     fn check(self, table: CodeTable<'_>) -> Result<Reading, JsonError> {
         let mut reading = Reading::new(seq(self.seq)?, self.time.0);
         reading.service_mode = tabled::<ServiceMode>(self.service_mode)?;
-        reading.car_status = tabled::<CarStatus>(or(self.car_status, self.operation_status))?;
-        reading.direction = tabled::<Direction>(or(self.car_direction, self.operation_direction))?;
+        reading.car_status = or(tabled::<CarStatus>(self.car_status)?, tabled(self.operation_status)?);
+        reading.direction = or(tabled::<Direction>(self.car_direction)?, tabled(self.operation_direction)?);
         reading.door_zone = self.door_zone;
         reading.door_state = tabled::<DoorState>(self.door_state)?;
         if !reading.door_state.is_sent() {

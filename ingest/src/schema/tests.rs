@@ -1,9 +1,78 @@
 //! The schemas against what is documented, what the simulator's terminals say, and what the decoder refuses.
 
-use serde_json::{Value, json};
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
 
 use super::{Endpoint, Schema, asyncapi};
 use crate::{ProfileView, decode};
+
+/// Values that are right for some field, wrong for others, and at the edge of a few.
+fn any_value() -> impl Strategy<Value = Value> {
+    let values = json!([
+        null, true, -1, 0, 1, 2, 5, 7, 8, 31, 32, 200, 16.0, -0.0, 0.5, -0.0001, 200.04, -200.05, 30_000, 30_001,
+        1_000_000_000.000_4, 277_777_777.777, 277_777_777.79, 1e300, 4_294_967_296_i64, i64::MAX, "", "5", "B1",
+        "a\u{85}b", "12345678901234567", "2026-11-22T08:00:00+08:00", "2026-11-22 08:00:00", "2026-11-22x08:00:00Z",
+        "+2026-11-22 08:00:00", "open", "ajar", [], [5], [5.0], [-5], ["x", 5.5], {}, [{"time": 0}], [{"seq": 1}],
+        {"from": 1, "to": 2.0},
+    ]);
+    prop::sample::select(values.as_array().unwrap().clone())
+}
+
+/// A payload of some fields of a schema, the time as often right as not.
+fn any_payload(schema: Schema) -> impl Strategy<Value = Value> {
+    const AROUND: [&str; 4] = ["boot", "seq", "sent", "time"];
+    let names: &[&str] = match schema {
+        Schema::Telemetry => &[
+            "readings",
+            "dropped",
+            "service_mode",
+            "car_status",
+            "operation_status",
+            "car_direction",
+            "operation_direction",
+            "door_zone",
+            "door_state",
+            "door_closed",
+            "passengers",
+            "floor",
+            "floor_ordinal",
+            "position_mm",
+            "velocity_mm_s",
+            "load_kg",
+            "people_count",
+            "flags",
+            "flags_told",
+            "car_temp_c",
+            "vibration_mm_s2",
+            "codes",
+        ],
+        Schema::Event => &["code", "state", "events", "active"],
+        _ => &["door_open_count", "energy_kwh", "total_hours", "run_count", "mileage_m"],
+    };
+    let name = prop::sample::select([&AROUND, names].concat());
+    let fields = prop::collection::vec((name, any_value()), 0..4);
+    (any::<bool>(), fields).prop_map(|(timed, fields)| {
+        let time = timed.then(|| ("time", json!(0)));
+        let fields = time.into_iter().chain(fields);
+        fields.map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>().into()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn decoder_and_schema_agree_on_any_payload(
+        (schema, payload) in prop::sample::select(vec![Schema::Telemetry, Schema::Event, Schema::Stats])
+            .prop_flat_map(|schema| (Just(schema), any_payload(schema))),
+    ) {
+        static VALIDATORS: LazyLock<[jsonschema::Validator; 5]> = LazyLock::new(|| Schema::ALL.map(validator));
+        let valid = VALIDATORS[schema as usize].is_valid(&payload);
+        prop_assert_eq!(is_decoded(schema, &payload), valid, "{}: {}", schema.name(), payload);
+    }
+}
 
 fn validator(schema: Schema) -> jsonschema::Validator {
     jsonschema::validator_for(&schema.document()).unwrap()
