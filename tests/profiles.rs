@@ -29,6 +29,13 @@ fn profiles_are_listed_shown_checked_and_tried() {
     assert!(!success && error.contains(&format!("{path}:{place}:5: unknown slug 'ran_dor_open'")), "{error}");
     assert!(error.contains("did you mean 'ran_door_open'?") && error.contains("1 mistake"), "{error}");
 
+    std::fs::write(&file, &shown).expect("write");
+    let (success, _, error) = Server::run(&["profile", "check", path]);
+    assert!(
+        !success && error.contains("of a profile that ships"),
+        "a server would not start with it: {error}"
+    );
+
     std::fs::write(&file, shown.replace("\"retrofit\"", "\"acme\"")).expect("write");
     assert!(Server::run(&["profile", "check", path]).0);
     let payload =
@@ -45,6 +52,9 @@ fn profiles_are_listed_shown_checked_and_tried() {
     ] {
         assert!(out.contains(told), "'{told}' is missing:\n{out}");
     }
+    let counted = r#"{"time":1763769600000,"Total_Running_Time":1.5,"run_count":7}"#;
+    let (success, out, _) = Server::run(&["profile", "try", path, counted, "--stats"]);
+    assert!(success && out.contains("taken: statistics, running_s 5400, run_count 7"), "{out}");
     let (success, out, _) = Server::run(&["profile", "try", "exchange", r#"{"time":"noon"}"#, "--json"]);
     let tried: serde_json::Value = serde_json::from_str(&out).expect("JSON");
     assert!(!success && tried["refused"].as_str().expect("refused").contains("no time"), "{out}");

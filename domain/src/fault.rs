@@ -203,8 +203,8 @@ pub static FAULTS: &[FaultKind] = &[
     kind("terminal_offline", "终端离线", "terminal offline", None, FaultGroup::Event, Severity::S3, false, "B"),
     kind("clock_skew", "时钟偏差", "clock skew", None, FaultGroup::Event, Severity::S3, false, "B"),
     kind("sensor_flapping", "传感器抖动", "sensor flapping", None, FaultGroup::Event, Severity::S3, false, "B"),
-    kind("area_power_cut", "区域停电", "many `power_off` in one place", None, FaultGroup::Event, Severity::S2, false, "B"),
-    kind("unknown_code", "未知代码", "unmapped: **store and show raw code, profile and payload, never drop**; S3 until mapped; re-mapping keeps the raw value", None, FaultGroup::Fault, Severity::S3, false, "B"),
+    kind("area_power_cut", "区域停电", "power off in many elevators of one place", None, FaultGroup::Event, Severity::S2, false, "B"),
+    kind("unknown_code", "未知代码", "unknown code", None, FaultGroup::Fault, Severity::S3, false, "B"),
 ];
 
 /// The row with this slug.
@@ -228,6 +228,15 @@ mod tests {
                 assert!(fault.gb_code.is_none() || fault.gb_code != other.gb_code, "{}", fault.slug);
             }
             assert_eq!(fault_by_slug(fault.slug), Some(fault));
+        }
+    }
+
+    /// They are shown to dispatchers as they stand.
+    #[test]
+    fn names_are_plain_text() {
+        for fault in FAULTS {
+            let marked = |text: &str| text.contains(['*', '`', '_']);
+            assert!(!marked(fault.english) && !marked(fault.chinese), "{}: {}", fault.slug, fault.english);
         }
     }
 

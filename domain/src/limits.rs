@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Readings in one batch: an outage of 17 minutes at 1 Hz; a terminal splits longer backlogs.
 pub const BATCH_READINGS_MAX: usize = 1_000;
+/// The last sequence number: one after it must be a number too, or ranges of them cannot be told.
+pub const SEQ_MAX: i64 = i64::MAX - 1;
 /// Events in one batch.
 pub const BATCH_EVENTS_MAX: usize = 256;
 /// Active codes in one reading or one active list; real controllers report a handful.

@@ -51,6 +51,15 @@ impl<T> Field<T> {
             Field::Known(value) => Field::Known(change(value)),
         }
     }
+
+    /// The same with the value changed, where it can be.
+    pub fn try_map<U, E>(self, change: impl FnOnce(T) -> Result<U, E>) -> Result<Field<U>, E> {
+        Ok(match self {
+            Field::Absent => Field::Absent,
+            Field::Unknown => Field::Unknown,
+            Field::Known(value) => Field::Known(change(value)?),
+        })
+    }
 }
 
 /// A number does not stand in this table.

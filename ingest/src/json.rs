@@ -2,19 +2,21 @@
 //! DOMAIN.md 3; `docs/wire.md` explains it for vendors. An absent field is unchanged within the boot, `null`
 //! is unknown. Fields of other names are ignored, so that a newer terminal can speak to an older server.
 
-use std::borrow::Cow;
+mod values;
 
 use domain::{
     BootId, CarStatus, Code, Direction, DoorState, EventBatch, EventState, FaultEvent, Field, Floor,
-    Passengers, RangeError, Reading, Seq, ServiceMode, TelemetryBatch, Timestamp, limits,
+    Passengers, RangeError, Reading, Seq, ServiceMode, TelemetryBatch, limits,
 };
 use proto::decode::{CodeTable, DecodeError, code, expanded};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Deserializer};
-use time::macros::{format_description, offset};
+
+use values::JsonCode;
+pub(crate) use values::{DeviceTime, Whole};
 
 /// Why a JSON payload is not a message.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum JsonError {
     /// Not JSON, or not of this shape; names line and column.
     #[error("{0}")]
@@ -22,6 +24,14 @@ pub(crate) enum JsonError {
     /// A value outside its table, range or count.
     #[error(transparent)]
     Value(#[from] DecodeError),
+    /// A measured value out of its range.
+    #[error("{field} {value:?} is out of range")]
+    Measured {
+        /// The field.
+        field: &'static str,
+        /// What was sent.
+        value: f64,
+    },
     /// An event batch that says nothing.
     #[error("an event has \"code\", \"time\" and \"state\" (open, close or once), or there is \"active\"")]
     Empty,
@@ -39,63 +49,6 @@ impl From<RangeError> for JsonError {
     }
 }
 
-/// A device time: RFC 3339; `YYYY-MM-DD HH:MM:SS` without a zone is UTC+8 (DOMAIN.md 6); a number is
-/// milliseconds since 1970.
-pub(crate) struct DeviceTime(pub(crate) Timestamp);
-
-impl JsonSchema for DeviceTime {
-    fn schema_name() -> Cow<'static, str> {
-        "DeviceTime".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "description": "Device time: RFC 3339; or YYYY-MM-DD HH:MM:SS, which is UTC+8; or ms since 1970",
-            "anyOf": [
-                {
-                    "type": "string",
-                    "pattern": "^\\d{4}-\\d{2}-\\d{2}([Tt]\\d{2}:\\d{2}:\\d{2}(\\.\\d+)?([Zz]|[+-]\\d{2}:\\d{2})| \\d{2}:\\d{2}:\\d{2})$",
-                },
-                { "type": "integer", "minimum": i64::MIN, "maximum": i64::MAX },
-            ],
-        })
-    }
-}
-
-impl DeviceTime {
-    /// Without the part below a millisecond: `sent` is kept in the store as a difference in milliseconds, and
-    /// what the rules see live must be what they see again in a replay.
-    pub(crate) fn whole_millis(self) -> Timestamp {
-        Timestamp::from_millis(self.0.millis())
-    }
-}
-
-impl<'de> Deserialize<'de> for DeviceTime {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Form {
-            Millis(i64),
-            Text(String),
-        }
-        let error = || {
-            serde::de::Error::custom(
-                "a time is RFC 3339 (2026-11-22T08:00:00+08:00), \"2026-11-22 08:00:00\" (UTC+8), or ms since 1970",
-            )
-        };
-        match Form::deserialize(deserializer).map_err(|_| error())? {
-            Form::Millis(millis) => Ok(Self(Timestamp::from_millis(millis))),
-            Form::Text(text) => text.parse().or_else(|_| local(&text)).map(Self).map_err(|()| error()),
-        }
-    }
-}
-
-fn local(text: &str) -> Result<Timestamp, ()> {
-    let layout = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
-    let at = time::PrimitiveDateTime::parse(text, layout).map_err(|_| ())?;
-    Ok(at.assume_offset(offset!(+8)).into())
-}
-
 /// Tells absent, `null` and a value apart; used with `#[serde(default)]`.
 fn field<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Field<T>, D::Error> {
     Ok(match Option::<T>::deserialize(deserializer)? {
@@ -106,10 +59,10 @@ fn field<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Res
 
 /// The decoder's type, and beside it the same fields as a schema sees them: each may be left out or `null`.
 macro_rules! fields {
-    ($($(#[$doc:meta])* $name:ident: $type:ty $(=> $bounds:meta)?),+ $(,)?) => {
+    ($($(#[$doc:meta])* $name:ident: $type:ty $(=> $bounds:meta $(and $more:meta)?)?),+ $(,)?) => {
         #[derive(Deserialize)]
         struct JsonReading {
-            seq: Option<u64>,
+            seq: Option<Whole<u64>>,
             time: DeviceTime,
             $(
                 $(#[$doc])*
@@ -125,12 +78,12 @@ macro_rules! fields {
         #[allow(dead_code)] // only its schema is used
         pub(crate) struct ReadingSchema {
             /// Increases by one with each reading or event of a boot; without it the server derives one.
-            #[schemars(range(max = 9_223_372_036_854_775_807_u64))]
-            seq: Option<u64>,
+            #[schemars(range(max = 9_223_372_036_854_775_806_u64))]
+            seq: Option<Whole<u64>>,
             time: DeviceTime,
             $(
                 $(#[$doc])*
-                $(#[schemars($bounds)])?
+                $(#[schemars($bounds $(, $more)?)])?
                 $name: Option<$type>,
             )+
         }
@@ -144,114 +97,81 @@ fn absent<T>() -> Field<T> {
 fields! {
     /// 0 out of service, 1 normal, 2 inspection, 3 fire recall, 4 firefighter, 5 emergency power, 6 earthquake,
     /// 7 unknown; of an escalator 0 stopped, 1 normal, 2 inspection, 3 unknown.
-    service_mode: i64 => range(min = 0, max = 7),
+    service_mode: Whole<i64> => range(min = 0, max = 7),
     /// 0 stopped, 1 running.
-    // Escalators and walks name them so.
-    #[serde(alias = "operation_status")]
-    car_status: i64 => range(min = 0, max = 1),
+    car_status: Whole<i64> => range(min = 0, max = 1),
+    /// The same of an escalator or walk; ignored beside `car_status`.
+    operation_status: Whole<i64> => range(min = 0, max = 1),
     /// 0 none, 1 up, 2 down.
-    #[serde(alias = "operation_direction")]
-    car_direction: i64 => range(min = 0, max = 2),
+    car_direction: Whole<i64> => range(min = 0, max = 2),
+    /// The same of an escalator or walk; ignored beside `car_direction`.
+    operation_direction: Whole<i64> => range(min = 0, max = 2),
     /// True: the car is in the unlocking zone.
     door_zone: bool,
     /// 0 unknown, 1 closing, 2 closed, 3 opening, 4 open, 5 locked, 6 held not fully closed, 7 only known to be not
     /// fully closed.
-    door_state: i64 => range(min = 0, max = 7),
+    door_state: Whole<i64> => range(min = 0, max = 7),
     /// True: fully closed. For terminals with nothing but the contact; ignored beside `door_state`.
     door_closed: bool,
     /// True: somebody is in the car.
     passengers: bool,
-    /// As displayed, at most 16 bytes of UTF-8.
-    floor: String => length(min = 1, max = 16),
+    /// As displayed, at most 16 bytes of UTF-8, no control characters.
+    floor: String => length(min = 1, max = 16) and regex(pattern = "^[^\\u0000-\\u001F\\u007F-\\u009F]+$"),
     /// Counted from the lowest stop.
-    floor_ordinal: i64 => range(min = -32_768, max = 32_767),
+    floor_ordinal: Whole<i64> => range(min = -32_768, max = 32_767),
     /// Above the lowest stop, mm.
-    position_mm: i64 => range(min = -2_000_000, max = 2_000_000),
+    position_mm: Whole<i64> => range(min = -2_000_000, max = 2_000_000),
     /// Up positive, mm/s.
-    velocity_mm_s: i64 => range(min = -30_000, max = 30_000),
+    velocity_mm_s: Whole<i64> => range(min = -30_000, max = 30_000),
     /// kg.
-    load_kg: i64 => range(min = 0, max = 30_000),
+    load_kg: Whole<i64> => range(min = 0, max = 30_000),
     /// People counted.
-    people_count: i64 => range(min = 0, max = 200),
+    people_count: Whole<i64> => range(min = 0, max = 200),
     /// Sum of 1 overload, 2 battery power, 4 safety circuit open, 8 door-lock circuit open, 16 alarm button.
-    flags: i64 => range(min = 0, max = 31),
+    flags: Whole<i64> => range(min = 0, max = 31),
     /// Which bits of `flags` are told, where not all of them are; the others stay as they were.
-    flags_told: i64 => range(min = 0, max = 31),
+    flags_told: Whole<i64> => range(min = 0, max = 31),
     /// °C.
     car_temp_c: f64 => range(min = -200.0, max = 200.0),
     /// mm/s².
-    vibration_mm_s2: i64 => range(min = 0, max = 1_000_000),
+    vibration_mm_s2: Whole<i64> => range(min = 0, max = 1_000_000),
     /// All codes active now.
     codes: Vec<JsonCode> => length(max = 32),
 }
 
-/// A slug, or a number of the profile, written as text or number.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum JsonCode {
-    Text(String),
-    Number(u64),
+fn codes(list: &[JsonCode], table: CodeTable<'_>) -> Result<Vec<Code>, DecodeError> {
+    proto::decode::codes(list.iter().map(|code| code.0.as_str()), table)
 }
 
-impl JsonSchema for JsonCode {
-    fn schema_name() -> Cow<'static, str> {
-        "Code".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "description": "A slug of the taxonomy, or a code of the terminal's profile: 1 to 64 bytes",
-            "anyOf": [
-                { "type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[^\\u0000-\\u001F\\u007F-\\u009F]+$" },
-                { "type": "integer", "minimum": 0, "maximum": u64::MAX },
-            ],
-        })
-    }
+/// 0 where none was given.
+pub(crate) fn seq(sent: Option<Whole<u64>>) -> Result<Seq, DecodeError> {
+    proto::decode::seq(sent.map_or(0, |seq| seq.0))
 }
 
-impl JsonCode {
-    fn text(self) -> String {
-        match self {
-            Self::Text(text) => text,
-            Self::Number(number) => number.to_string(),
-        }
-    }
+/// The one, or the other where it was not sent.
+fn or<T>(one: Field<T>, other: Field<T>) -> Field<T> {
+    if one.is_sent() { one } else { other }
 }
 
-fn codes(list: Vec<JsonCode>, table: CodeTable<'_>) -> Result<Vec<domain::Code>, DecodeError> {
-    let texts: Vec<String> = list.into_iter().map(JsonCode::text).collect();
-    proto::decode::codes(texts.iter().map(String::as_str), table)
+fn tabled<T: TryFrom<i64, Error = RangeError>>(value: Field<Whole<i64>>) -> Result<Field<T>, RangeError> {
+    value.try_map(|value| T::try_from(value.0))
 }
 
-pub(crate) fn seq(sent: Option<u64>) -> Result<Seq, RangeError> {
-    let number = sent.unwrap_or(0);
-    i64::try_from(number).map(Seq).map_err(|_| RangeError { field: "seq", value: number.cast_signed() })
+fn narrow<T: TryFrom<i64>>(field: &'static str, value: Field<Whole<i64>>) -> Result<Field<T>, RangeError> {
+    value.try_map(|Whole(value)| T::try_from(value).map_err(|_| RangeError { field, value }))
 }
 
-fn tabled<T: TryFrom<i64, Error = RangeError>>(value: Field<i64>) -> Result<Field<T>, RangeError> {
-    Ok(match value {
-        Field::Known(value) => Field::Known(T::try_from(value)?),
-        Field::Unknown => Field::Unknown,
-        Field::Absent => Field::Absent,
-    })
-}
-
-fn narrow<T: TryFrom<i64>>(name: &'static str, value: Field<i64>) -> Result<Field<T>, RangeError> {
-    Ok(match value {
-        Field::Known(value) => {
-            Field::Known(T::try_from(value).map_err(|_| RangeError { field: name, value })?)
-        }
-        Field::Unknown => Field::Unknown,
-        Field::Absent => Field::Absent,
-    })
+/// A measured value within its bounds, before it is rounded to what is kept.
+pub(crate) fn within(field: &'static str, value: f64, low: f64, high: f64) -> Result<f64, JsonError> {
+    if (low..=high).contains(&value) { Ok(value) } else { Err(JsonError::Measured { field, value }) }
 }
 
 impl JsonReading {
     fn check(self, table: CodeTable<'_>) -> Result<Reading, JsonError> {
         let mut reading = Reading::new(seq(self.seq)?, self.time.0);
         reading.service_mode = tabled::<ServiceMode>(self.service_mode)?;
-        reading.car_status = tabled::<CarStatus>(self.car_status)?;
-        reading.direction = tabled::<Direction>(self.car_direction)?;
+        reading.car_status = or(tabled::<CarStatus>(self.car_status)?, tabled(self.operation_status)?);
+        reading.direction = or(tabled::<Direction>(self.car_direction)?, tabled(self.operation_direction)?);
         reading.door_zone = self.door_zone;
         reading.door_state = tabled::<DoorState>(self.door_state)?;
         if !reading.door_state.is_sent() {
@@ -260,31 +180,24 @@ impl JsonReading {
         }
         reading.passengers =
             self.passengers.map(|inside| if inside { Passengers::Yes } else { Passengers::No });
-        reading.floor = match self.floor {
-            Field::Known(label) => Field::Known(Floor::new(&label)?),
-            Field::Unknown => Field::Unknown,
-            Field::Absent => Field::Absent,
-        };
+        reading.floor = self.floor.try_map(|label| Floor::new(&label))?;
         reading.floor_ordinal = narrow("floor_ordinal", self.floor_ordinal)?;
         reading.position_mm = narrow("position_mm", self.position_mm)?;
         reading.velocity_mm_s = narrow("velocity_mm_s", self.velocity_mm_s)?;
         reading.load_kg = narrow("load_kg", self.load_kg)?;
         reading.people_count = narrow("people_count", self.people_count)?;
         reading.flags = narrow("flags", self.flags)?;
-        if let (Field::Known(_), Field::Known(told)) = (reading.flags, narrow("flags_told", self.flags_told)?)
-        {
+        if let Field::Known(told) = narrow("flags_told", self.flags_told)? {
             reading.flags_told = told;
         }
-        // `as` saturates, and the range check below refuses what saturated.
-        reading.temperature_dc =
-            narrow("car_temp_c", self.car_temp_c.map(|celsius| (celsius * 10.0).round() as i64))?;
+        let celsius = self.car_temp_c.try_map(|celsius| within("car_temp_c", celsius, -200.0, 200.0))?;
+        reading.temperature_dc = celsius.map(|celsius| (celsius * 10.0).round() as i16);
         reading.vibration_mm_s2 = narrow("vibration_mm_s2", self.vibration_mm_s2)?;
-        reading.codes = match self.codes {
-            Field::Known(list) => Field::Known(codes(list, table)?),
-            Field::Unknown => Field::Unknown,
-            Field::Absent => Field::Absent,
-        };
+        reading.codes = self.codes.try_map(|list| codes(&list, table))?;
         reading.check()?;
+        if reading.flags.known().is_none() {
+            reading.flags_told = Reading::FLAGS_ALL;
+        }
         Ok(reading)
     }
 }
@@ -296,16 +209,16 @@ pub(crate) struct JsonTelemetry {
     /// Names this run of the terminal's software; another number after every restart.
     #[serde(default)]
     #[schemars(range(max = 4_294_967_295_u32))]
-    boot: u32,
+    boot: Whole<u32>,
     /// The terminal's clock at this transmission, rewritten when it is sent again.
     sent: Option<DeviceTime>,
     /// In the first transmission after a restart: the last `seq` of the boot before.
-    prev_boot_last_seq: Option<i64>,
+    prev_boot_last_seq: Option<Whole<i64>>,
     /// Numbers the terminal had to discard.
     dropped: Option<JsonRange>,
     /// 1 to 1,000; without it this object is the reading.
     #[serde(default)]
-    #[schemars(with = "Vec<ReadingSchema>", length(min = 1, max = 1_000))]
+    #[schemars(with = "Option<Vec<ReadingSchema>>", length(min = 1, max = 1_000))]
     readings: Option<Vec<JsonReading>>,
 }
 
@@ -314,9 +227,9 @@ pub(crate) struct JsonTelemetry {
 #[schemars(rename = "SeqRange")]
 struct JsonRange {
     /// The first.
-    from: i64,
+    from: Whole<i64>,
     /// The last.
-    to: i64,
+    to: Whole<i64>,
 }
 
 /// Decodes `telemetry.json`: a batch with `readings`, or one reading object. Seq 0 means "none given".
@@ -331,10 +244,10 @@ pub(crate) fn telemetry(payload: &[u8], table: CodeTable<'_>) -> Result<Telemetr
         return Err(DecodeError::Count { what: "readings", count, bound: "1 to 1,000" }.into());
     }
     Ok(TelemetryBatch {
-        boot: BootId(batch.boot),
+        boot: BootId(batch.boot.0),
         sent: batch.sent.map(DeviceTime::whole_millis),
-        prev_boot_last_seq: batch.prev_boot_last_seq,
-        dropped: batch.dropped.map(|range| (range.from, range.to)),
+        prev_boot_last_seq: batch.prev_boot_last_seq.map(|seq| seq.0),
+        dropped: batch.dropped.map(|range| (range.from.0, range.to.0)),
         readings: readings.into_iter().map(|one| one.check(table)).collect::<Result<_, _>>()?,
     })
 }
@@ -347,12 +260,12 @@ pub(crate) struct JsonEvents {
     /// Names this run of the terminal's software; another number after every restart.
     #[serde(default)]
     #[schemars(range(max = 4_294_967_295_u32))]
-    boot: u32,
+    boot: Whole<u32>,
     /// The terminal's clock at this transmission.
     sent: Option<DeviceTime>,
     /// From the same counter as readings; without it the server derives one.
-    #[schemars(range(max = 9_223_372_036_854_775_807_u64))]
-    seq: Option<u64>,
+    #[schemars(range(max = 9_223_372_036_854_775_806_u64))]
+    seq: Option<Whole<u64>>,
     time: Option<DeviceTime>,
     code: Option<JsonCode>,
     /// It began, it ended, or it happened and no end will be told.
@@ -372,8 +285,8 @@ pub(crate) struct JsonEvents {
 #[schemars(rename = "OneEvent")]
 struct JsonEvent {
     /// From the same counter as readings; without it the server derives one.
-    #[schemars(range(max = 9_223_372_036_854_775_807_u64))]
-    seq: Option<u64>,
+    #[schemars(range(max = 9_223_372_036_854_775_806_u64))]
+    seq: Option<Whole<u64>>,
     time: DeviceTime,
     code: JsonCode,
     /// It began, it ended, or it happened and no end will be told.
@@ -406,7 +319,7 @@ fn events_say_something(schema: &mut Schema) {
 
 impl JsonEvent {
     fn check(self, table: CodeTable<'_>) -> Result<(FaultEvent, Option<Code>), DecodeError> {
-        let (code, second) = code(&self.code.text(), table)?;
+        let (code, second) = code(&self.code.0, table)?;
         Ok((FaultEvent { seq: seq(self.seq)?, time: self.time.0, code, state: self.state }, second))
     }
 }
@@ -414,6 +327,8 @@ impl JsonEvent {
 /// Decodes `event.json`: one event, a list `events`, a list `active`, or several of them together.
 pub(crate) fn events(payload: &[u8], table: CodeTable<'_>) -> Result<EventBatch, JsonError> {
     let mut batch: JsonEvents = serde_json::from_slice(payload)?;
+    // Also where there is no event that it numbers.
+    seq(batch.seq)?;
     match (batch.time, batch.code, batch.state) {
         (Some(time), Some(code), Some(state)) => {
             batch.events.insert(0, JsonEvent { seq: batch.seq, time, code, state });
@@ -429,10 +344,10 @@ pub(crate) fn events(payload: &[u8], table: CodeTable<'_>) -> Result<EventBatch,
         return Err(DecodeError::Count { what: "events", count, bound: "at most 256" }.into());
     }
     Ok(EventBatch {
-        boot: BootId(batch.boot),
+        boot: BootId(batch.boot.0),
         sent: batch.sent.map(DeviceTime::whole_millis),
         events: expanded(batch.events.into_iter().map(|event| event.check(table)))?,
-        active: batch.active.map(|list| codes(list, table)).transpose()?,
+        active: batch.active.map(|list| codes(&list, table)).transpose()?,
     })
 }
 
@@ -507,7 +422,14 @@ mod tests {
         assert!(error("{").contains("line 1"), "{}", error("{"));
         assert_eq!(error(r#"{"time":0,"service_mode":8}"#), "service_mode 8 is out of range");
         assert_eq!(error(r#"{"time":0,"load_kg":99999}"#), "load_kg 99999 is out of range");
-        assert!(error(r#"{"time":0,"car_temp_c":1e300}"#).contains("car_temp_c"));
+        assert_eq!(error(r#"{"time":0,"car_temp_c":9999999}"#), "car_temp_c 9999999.0 is out of range");
+        assert_eq!(error(r#"{"time":0,"car_temp_c":1e300}"#), "car_temp_c 1e300 is out of range");
+        for seq in [i64::MAX as u64, 1 << 63, u64::MAX] {
+            let told = format!("seq {seq} is beyond 9223372036854775806, the last that can be counted");
+            assert_eq!(error(&format!(r#"{{"time":0,"seq":{seq}}}"#)), told);
+            let event = format!(r#"{{"active":[],"seq":{seq}}}"#);
+            assert_eq!(events(event.as_bytes(), &gb24476).unwrap_err().to_string(), told);
+        }
         assert!(error(r#"{"time":"noon"}"#).contains("RFC 3339"));
         assert!(error(r#"{"seq":1}"#).contains("time"));
     }

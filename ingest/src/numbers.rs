@@ -2,9 +2,12 @@
 //! sequence is accounted for while it is in quarantine. Only what the message itself says plainly counts.
 
 use domain::{BootId, TerminalId, limits};
+use serde::Deserialize;
 use serde_json::Value;
 use store::{QuarantineEntry, SeqRanges};
 
+use crate::json::Whole;
+use crate::topic::{Channel, Topic};
 use crate::{ProfileView, decode};
 
 /// The entry with its numbers, where they are known.
@@ -23,43 +26,93 @@ pub(crate) fn known(
         let numbers = store::message_numbers(&decoded.message);
         return entry.numbered(&terminal_id, decoded.message.boot(), numbers);
     }
-    match peek(payload) {
+    let Ok(topic) = topic.parse::<Topic>() else { return entry };
+    match peek(topic.channel, payload) {
         Some((boot, numbers)) => entry.numbered(&terminal_id, boot, numbers),
         None => entry,
     }
 }
 
-/// `boot` and all `seq` of a JSON object whose other fields may be anything. Without `boot` nothing: a terminal's
-/// profile may name it otherwise, and numbers must not be claimed for a boot that is not theirs.
-fn peek(payload: &[u8]) -> Option<(BootId, SeqRanges)> {
+/// `boot` and all `seq` of a JSON object whose other fields may be anything, where a decoder would read them. Without
+/// `boot` nothing: a terminal's profile may name it otherwise, and numbers must not be claimed for a boot that is not
+/// theirs. With more than a message may hold nothing either: no terminal sends that many.
+fn peek(channel: Channel, payload: &[u8]) -> Option<(BootId, SeqRanges)> {
     let value: Value = serde_json::from_slice(payload).ok()?;
-    let boot = u32::try_from(value.get("boot")?.as_u64()?).ok()?;
-    let seq = |one: &Value| one.get("seq").and_then(Value::as_i64).map(|seq| (seq, seq));
-    let lists = ["readings", "events"].iter().filter_map(|list| value.get(*list)?.as_array()).flatten();
-    Some((BootId(boot), lists.chain([&value]).filter_map(seq).collect()))
+    let boot = Whole::<u32>::deserialize(value.get("boot")?).ok()?.0;
+    let given = |name: &str| value.get(name).filter(|value| !value.is_null());
+    let (list, most) = match channel {
+        Channel::Telemetry => (given("readings"), limits::BATCH_READINGS_MAX),
+        Channel::Event => (given("events"), limits::BATCH_EVENTS_MAX),
+        Channel::Stats => (None, 1),
+    };
+    // Beside a list the object's own number is that of an event, if it is one.
+    let is_alone = match channel {
+        Channel::Event if list.is_some() || given("active").is_some() => {
+            given("code").is_some() && given("state").is_some()
+        }
+        _ => list.is_none(),
+    };
+    let listed = list.and_then(Value::as_array).into_iter().flatten();
+    let parts: Vec<&Value> = listed.chain(Some(&value).filter(|_| is_alone)).take(most + 1).collect();
+    let seq = |one: &&Value| Some(Whole::<i64>::deserialize(one.get("seq")?).ok()?.0);
+    let numbers = parts.iter().filter_map(seq).map(|seq| (seq, seq)).collect();
+    (parts.len() <= most).then_some((BootId(boot), numbers))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(payload: &str, expected: &[(i64, i64)]) {
-        let found = peek(payload.as_bytes()).map(|(_, numbers)| numbers.as_slice().to_vec());
+    fn check(channel: Channel, payload: &str, expected: &[(i64, i64)]) {
+        let found = peek(channel, payload.as_bytes()).map(|(_, numbers)| numbers.as_slice().to_vec());
         assert_eq!(found.unwrap_or_default(), expected, "{payload}");
     }
 
     #[test]
     fn numbers_are_found_beside_what_cannot_be_read() {
+        let check = |payload, expected: &[_]| check(Channel::Telemetry, payload, expected);
         check(r#"{"boot":7,"seq":5,"time":"noon"}"#, &[(5, 5)]);
+        check(r#"{"boot":7.0,"seq":5.0,"time":"noon"}"#, &[(5, 5)]);
         check(
             r#"{"boot":7,"readings":[{"seq":5},{"seq":6,"load_kg":"much"},{"seq":9},{}]}"#,
             &[(5, 6), (9, 9)],
         );
-        check(r#"{"boot":7,"events":[{"seq":2}],"seq":"x"}"#, &[(2, 2)]);
         check(r#"{"boot":-1,"seq":5}"#, &[]);
         check(r#"{"boot":7,"seq":-5}"#, &[]);
         check(r#"{"Boot_Count":7,"seq":5,"time":"noon"}"#, &[]);
         check("[1,2]", &[]);
         check("nothing", &[]);
+    }
+
+    /// What the decoder would not read as a number of the message is not claimed as one.
+    #[test]
+    fn numbers_are_those_of_the_topic_alone() {
+        check(
+            Channel::Telemetry,
+            r#"{"boot":7,"seq":5,"readings":[{"seq":9}],"events":[{"seq":2}]}"#,
+            &[(9, 9)],
+        );
+        check(Channel::Telemetry, r#"{"boot":7,"seq":5,"readings":{}}"#, &[]);
+        check(Channel::Event, r#"{"boot":7,"events":[{"seq":2}],"readings":[{"seq":9}],"seq":5}"#, &[(2, 2)]);
+        check(
+            Channel::Event,
+            r#"{"boot":7,"events":[{"seq":2}],"seq":5,"code":"x","state":"ajar"}"#,
+            &[(2, 2), (5, 5)],
+        );
+        check(Channel::Event, r#"{"boot":7,"seq":5,"code":"x"}"#, &[(5, 5)]);
+        check(Channel::Event, r#"{"boot":7,"seq":5,"active":"x"}"#, &[]);
+        check(Channel::Stats, r#"{"boot":7,"seq":5,"readings":[{"seq":9}]}"#, &[(5, 5)]);
+    }
+
+    #[test]
+    fn more_than_a_message_may_hold_claims_no_number() {
+        let many = |list: &str, count: usize| {
+            let parts: Vec<String> = (1..=count).map(|seq| format!(r#"{{"seq":{seq}}}"#)).collect();
+            format!(r#"{{"boot":7,"{list}":[{}]}}"#, parts.join(","))
+        };
+        check(Channel::Telemetry, &many("readings", 1_000), &[(1, 1_000)]);
+        check(Channel::Telemetry, &many("readings", 1_001), &[]);
+        check(Channel::Event, &many("events", 256), &[(1, 256)]);
+        check(Channel::Event, &many("events", 257), &[]);
     }
 }

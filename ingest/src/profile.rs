@@ -120,7 +120,7 @@ pub struct Profile {
     lift: Rules,
     escalator: Rules,
     codes: Codes,
-    /// `Passenger_Alarm` true stands for this code in the list of active ones.
+    /// `Passenger_Alarm` true stands for this code in a list of active ones.
     alarm_button_code: Option<(Box<str>, &'static FaultKind)>,
 }
 

@@ -28,6 +28,9 @@ pub enum DecodeError {
         /// How many may be.
         bound: &'static str,
     },
+    /// A sequence number too large.
+    #[error("seq {0} is beyond {max}, the last that can be counted", max = limits::SEQ_MAX)]
+    Seq(u64),
     /// A value of an order outside its range.
     #[error(transparent)]
     Downlink(#[from] DownlinkError),
@@ -105,6 +108,12 @@ pub fn downlink(payload: &[u8]) -> Result<SentDownlink, DecodeError> {
     Ok(SentDownlink { id: DownlinkId(id), sent: Timestamp::from_millis(sent.sent_ms), order })
 }
 
+/// A sequence number as it was sent.
+pub fn seq(sent: u64) -> Result<Seq, DecodeError> {
+    let number = i64::try_from(sent).ok().filter(|number| *number <= limits::SEQ_MAX);
+    number.map(Seq).ok_or(DecodeError::Seq(sent))
+}
+
 /// Decodes the payload of a telemetry topic. A reading without sequence number of its terminal keeps seq 0
 /// in `batch.readings[i].seq`: the caller derives one from the payload.
 pub fn telemetry(payload: &[u8], table: CodeTable<'_>) -> Result<TelemetryBatch, DecodeError> {
@@ -113,23 +122,22 @@ pub fn telemetry(payload: &[u8], table: CodeTable<'_>) -> Result<TelemetryBatch,
         let count = batch.readings.len();
         return Err(DecodeError::Count { what: "readings", count, bound: "1 to 1,000" });
     }
-    let seq = |value: u64| {
-        i64::try_from(value).map_err(|_| RangeError { field: "seq", value: value.cast_signed() })
-    };
     let dropped = match batch.dropped {
-        Some(range) => Some((seq(range.from)?, seq(range.to)?)),
+        Some(range) => Some((seq(range.from)?.0, seq(range.to)?.0)),
         None => None,
     };
-    let first_seq = seq(batch.seq)?;
     let readings = batch
         .readings
         .iter()
-        .map(|one| reading(one, first_seq, batch.time_ms, table))
+        .map(|one| reading(one, batch.seq, batch.time_ms, table))
         .collect::<Result<_, _>>()?;
     Ok(TelemetryBatch {
         boot: BootId(batch.boot),
         sent: batch.sent_ms.map(Timestamp::from_millis),
-        prev_boot_last_seq: batch.prev_boot_last_seq.map(seq).transpose()?,
+        prev_boot_last_seq: batch
+            .prev_boot_last_seq
+            .map(|last| Ok::<_, DecodeError>(seq(last)?.0))
+            .transpose()?,
         dropped,
         readings,
     })
@@ -137,12 +145,12 @@ pub fn telemetry(payload: &[u8], table: CodeTable<'_>) -> Result<TelemetryBatch,
 
 fn reading(
     sent: &v1::Reading,
-    first_seq: i64,
+    first_seq: u64,
     first_ms: i64,
     table: CodeTable<'_>,
 ) -> Result<Reading, DecodeError> {
-    let offset = i64::from(sent.seq_offset);
-    let number = if first_seq == 0 { 0 } else { first_seq.saturating_add(offset) };
+    let offset = u64::from(sent.seq_offset);
+    let number = seq(if first_seq == 0 { 0 } else { first_seq.saturating_add(offset) })?;
     let time = Timestamp::from_millis(first_ms.saturating_add(i64::from(sent.time_offset_ms)));
     let unknown = |field: u32| sent.unknown & (1 << field) != 0;
 
@@ -161,7 +169,7 @@ fn reading(
         move |value| T::try_from(value).map_err(|_| RangeError { field: name, value })
     }
 
-    let mut reading = Reading::new(Seq(number), time);
+    let mut reading = Reading::new(number, time);
     reading.service_mode =
         field(sent.service_mode, unknown(3), |value| ServiceMode::try_from(i64::from(value)))?;
     reading.car_status = field(sent.car_status, unknown(4), |value| CarStatus::try_from(i64::from(value)))?;
@@ -204,8 +212,7 @@ pub fn events(payload: &[u8], table: CodeTable<'_>) -> Result<EventBatch, Decode
     }
     let event = |event: &v1::Event| {
         let (code, second) = code(&event.code, table)?;
-        let seq = i64::try_from(event.seq);
-        let seq = Seq(seq.map_err(|_| RangeError { field: "seq", value: event.seq.cast_signed() })?);
+        let seq = seq(event.seq)?;
         let (time, state) =
             (Timestamp::from_millis(event.time_ms), EventState::try_from(i64::from(event.state))?);
         Ok((FaultEvent { seq, time, code, state }, second))
@@ -248,7 +255,7 @@ pub fn statistics(payload: &[u8]) -> Result<Statistics, DecodeError> {
     let statistics = Statistics {
         boot: BootId(sent.boot),
         sent: sent.sent_ms.map(Timestamp::from_millis),
-        seq: Seq(number("seq", sent.seq)?),
+        seq: seq(sent.seq)?,
         time: Timestamp::from_millis(sent.time_ms),
         counters,
     };

@@ -65,10 +65,14 @@ pub(crate) fn run(command: ProfileCommand) -> anyhow::Result<ExitCode> {
         }
         ProfileCommand::Show { name, config } => print!("{}", known(&configured(&config)?, &name)?.text()),
         ProfileCommand::Check { file, config } => return check(&file, &configured(&config)?),
-        ProfileCommand::Try { profile, payload, kind, event, json, config } => {
+        ProfileCommand::Try { profile, payload, kind, event, stats, json, config } => {
             let profile = find(&profile, &configured(&config)?)?;
             let kind = kind.map_or_else(|| profile.kinds().first().copied().unwrap_or_default(), Into::into);
-            let channel = if event { Channel::Event } else { Channel::Telemetry };
+            let channel = match (event, stats) {
+                (true, _) => Channel::Event,
+                (_, true) => Channel::Stats,
+                _ => Channel::Telemetry,
+            };
             let tried = try_read(channel, &bytes(&payload)?, ProfileView { profile: &profile, kind });
             match json {
                 true => println!("{:#}", tried_json(&profile, kind, &tried)),
@@ -108,7 +112,7 @@ fn check(file: &Path, profiles: &Profiles) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    if Profiles::shipped().get(profile.name()).is_some_and(|shipped| shipped.text() != profile.text()) {
+    if Profiles::shipped().get(profile.name()).is_some() {
         eprintln!(
             "{}: the name '{}' is that of a profile that ships: take another",
             file.display(),
@@ -199,7 +203,10 @@ fn told(profile: &Profile, kind: DeviceKind, tried: &Tried) -> String {
             batch.events.len(),
             batch.active.as_ref().map(|list| format!(", {} codes active", list.len())).unwrap_or_default()
         ),
-        Ok(Message::Statistics(_)) => writeln!(out, "taken: statistics"),
+        Ok(Message::Statistics(counted)) => {
+            let told = counted.counters.iter().map(|(counter, value)| format!("{} {value}", counter.slug()));
+            writeln!(out, "taken: statistics, {}", told.collect::<Vec<_>>().join(", "))
+        }
         Err(why) => writeln!(out, "refused: {why}"),
     };
     out

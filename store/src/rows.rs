@@ -26,6 +26,12 @@ pub(crate) struct Key<'a> {
     pub(crate) code: &'a str,
 }
 
+/// A device time in the open JSON, so that it can be read again: as ms since 1970 where no calendar has it.
+fn told_time(time: Timestamp) -> serde_json::Value {
+    let text = time.to_string();
+    if text.parse::<Timestamp>().is_ok() { text.into() } else { time.millis().into() }
+}
+
 /// A row on its way to its table.
 pub(crate) trait Row: Send + Sync {
     /// Its table.
@@ -145,6 +151,21 @@ impl Table {
                  ) AS held
                  WHERE ({staged}) IS DISTINCT FROM ({held})"
             ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_beyond_the_calendar_can_be_read_again() {
+        assert_eq!(told_time(Timestamp::from_millis(1_500)), "1970-01-01T00:00:01.5Z");
+        for millis in [i64::MAX, i64::MIN, -100_000_000_000_000] {
+            let told = told_time(Timestamp::from_millis(millis));
+            let again = Timestamp::from_millis(told.as_i64().expect("ms since 1970"));
+            assert_eq!(again.millis(), Timestamp::from_millis(millis).millis());
         }
     }
 }

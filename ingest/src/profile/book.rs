@@ -12,7 +12,7 @@ pub const CANONICAL: &str = "gb24476";
 /// Files of one directory, at most: each is a label of the metrics.
 const OWN_MAX: usize = 256;
 /// Bytes of one file.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+pub(super) const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// In an order in which each may extend those before it.
 const SHIPPED: [(&str, &str); 13] = [

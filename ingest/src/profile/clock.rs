@@ -39,6 +39,12 @@ pub(crate) fn layout(text: &str) -> Result<OwnedFormatItem, time::error::Invalid
     time::format_description::parse_owned::<1>(text)
 }
 
+/// Whether a text of this layout tells a moment: it has a date and a time of day.
+pub(crate) fn is_whole(layout: &OwnedFormatItem) -> bool {
+    let some = time::macros::datetime!(2026-11-22 20:21:22.5 +8);
+    some.format(layout).is_ok_and(|text| PrimitiveDateTime::parse(&text, layout).is_ok())
+}
+
 impl Clock {
     /// The moment that a value says.
     pub(crate) fn read(&self, value: &Value) -> Option<Timestamp> {

@@ -10,7 +10,9 @@ use domain::{DeviceKind, FaultKind};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::book::{CANONICAL, FILE_BYTES_MAX};
 use super::clock::{self, Clock, Tick};
+use super::read::NAME_PARTS_MAX;
 use super::rule::{Rule, Several};
 use super::target::{Form, TARGETS, Target, TargetInfo};
 use super::{CodeForm, Codes, Mistake, Profile, Profiles, Rules};
@@ -25,8 +27,12 @@ pub fn check(text: &str, known: &Profiles) -> Vec<Mistake> {
 
 /// Reads a profile.
 pub(super) fn parse(text: &str, known: &Profiles) -> Result<Profile, Vec<Mistake>> {
-    let (document, errors) = DeTable::parse_recoverable(text);
     let mut parser = Parser { text, mistakes: Vec::new() };
+    if text.len() as u64 > FILE_BYTES_MAX {
+        parser.mistake(0..0, "a profile has at most 1 MiB");
+        return Err(parser.mistakes);
+    }
+    let (document, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         parser.mistake(error.span().unwrap_or(0..0), error.message());
     }
@@ -73,6 +79,15 @@ pub(super) fn blank() -> Profile {
         },
         alarm_button_code: None,
     }
+}
+
+/// A profile as those that extend it begin: also with the names that are left out of the open JSON.
+fn whole(base: &Profile) -> Profile {
+    let mut profile = base.clone();
+    if profile.open_json {
+        profile.names = blank().names;
+    }
+    profile
 }
 
 struct Parser<'t> {
@@ -154,6 +169,12 @@ impl Parser<'_> {
             Some(value) => self.base(value, known),
             None => blank(),
         };
+        let is_open = get("open_json").and_then(|value| value.get_ref().as_bool()) == Some(true);
+        if is_open && !profile.open_json {
+            // The fields of the open JSON mean the same for everybody: of its base it has the codes.
+            let Profile { kinds, codes, .. } = profile;
+            profile = Profile { kinds, codes, ..whole(known.canonical()) };
+        }
         for key in ["name", "title"].into_iter().filter(|key| get(key).is_none()) {
             self.mistake(
                 0..0,
@@ -196,8 +217,10 @@ impl Parser<'_> {
                 !name.contains(|letter: char| letter.is_ascii_uppercase())
                     && !targets.iter().any(|(target, _)| target.is_contact())
             });
-            for section in ["clock", "booleans", "fields"] {
-                if let Some(value) = get(section) {
+            for section in ["clock", "booleans", "fields", "escalator"] {
+                // What the canonical profile says of escalators is for those that extend it.
+                let is_idle = section != "escalator" || &*profile.name != CANONICAL;
+                if let Some(value) = get(section).filter(|_| is_idle) {
                     let message =
                         format!("open_json = true reads the open JSON as it is: '{section}' has no effect");
                     self.mistake(value.span(), message);
@@ -210,7 +233,7 @@ impl Parser<'_> {
     fn base(&mut self, value: &Value<'_>, known: &Profiles) -> Profile {
         let Some(name) = self.string(value, "the name of a profile") else { return blank() };
         if let Some(base) = known.get(name) {
-            return (**base).clone();
+            return whole(base);
         }
         self.unknown(value.span(), "profile", name, known.names());
         blank()
@@ -260,7 +283,10 @@ impl Parser<'_> {
                     clock.layouts.clear();
                     for (text, span) in self.strings(value, "a layout such as \"[year]-[month]-[day]\"") {
                         match clock::layout(text) {
-                            Ok(layout) => clock.layouts.push(layout),
+                            Ok(layout) if clock::is_whole(&layout) => clock.layouts.push(layout),
+                            Ok(_) => {
+                                self.mistake(span, "a layout of a moment has a whole date and a time of day");
+                            }
                             Err(error) => self.mistake(span, format!("no layout of a moment: {error}")),
                         }
                     }
@@ -271,15 +297,9 @@ impl Parser<'_> {
     }
 
     fn booleans(&mut self, value: &Value<'_>, profile: &mut Profile) {
+        let values = self.values(value, Target::DoorZone.info());
         for rules in [&mut profile.lift, &mut profile.escalator] {
-            for rule in rules.0.iter_mut().filter(|rule| rule.info.form == Form::Bool) {
-                rule.values = Some(HashMap::new());
-            }
-        }
-        let info = Target::DoorZone.info();
-        let values = self.values(value, info);
-        for rules in [&mut profile.lift, &mut profile.escalator] {
-            for rule in rules.0.iter_mut().filter(|rule| rule.info.form == Form::Bool) {
+            for rule in rules.0.iter_mut().filter(|rule| rule.info.form == Form::Bool && !rule.is_own) {
                 rule.values = Some(values.clone());
             }
         }
@@ -336,7 +356,11 @@ impl Parser<'_> {
             let rules = if escalator { &mut profile.escalator } else { &mut profile.lift };
             let mut rule = rules.0[info.target as usize].clone();
             rule.closed = false;
+            let factor = rule.factor;
             self.rule(table, info, &mut rule, &mut profile.alarm_button_code);
+            if !escalator && rule.factor.to_bits() != factor.to_bits() {
+                self.drop_inherited(table, info, profile, declared);
+            }
             // What is said of a field holds for every kind, but for the mode, which is never shared.
             if !escalator && info.target != Target::ServiceMode {
                 profile.escalator.0[info.target as usize] = rule.clone();
@@ -364,6 +388,13 @@ impl Parser<'_> {
                 );
                 continue;
             }
+            if name.split('.').count() > NAME_PARTS_MAX {
+                self.mistake(
+                    span,
+                    format!("a name has at most {NAME_PARTS_MAX} parts: what lies deeper is not read"),
+                );
+                continue;
+            }
             // The first word of this file on a name takes it from whoever had it; a further one shares it.
             if declared.insert(name.into()) {
                 profile.names.remove(name);
@@ -371,6 +402,33 @@ impl Parser<'_> {
             let targets = profile.names.entry(name.into()).or_default();
             targets.retain(|(target, _)| *target != info.target);
             targets.push((info.target, rank.min(200) as u8 + 1));
+        }
+    }
+
+    /// Names of the profile that is extended are in the unit they have there: they do not live on under another.
+    fn drop_inherited(
+        &mut self,
+        table: &DeTable<'_>,
+        info: &'static TargetInfo,
+        profile: &mut Profile,
+        declared: &HashSet<Box<str>>,
+    ) {
+        let (mut dropped, mut has_own) = (false, false);
+        for (name, targets) in &mut profile.names {
+            let of_vendor = |(target, rank): &(Target, u8)| *target == info.target && *rank > 0;
+            if declared.contains(name) {
+                has_own |= targets.iter().any(of_vendor);
+            } else {
+                dropped |= targets.iter().any(of_vendor);
+                targets.retain(|target| !of_vendor(target));
+            }
+        }
+        profile.names.retain(|_, targets| !targets.is_empty());
+        let unit = table.iter().find(|(key, _)| matches!(&**key.get_ref(), "unit" | "scale"));
+        if let (true, false, Some((key, _))) = (dropped, has_own, unit) {
+            let message =
+                format!("another unit of {} needs names of its own: those inherited keep theirs", info.name);
+            self.mistake(key.span(), message);
         }
     }
 
@@ -398,7 +456,7 @@ impl Parser<'_> {
             }
             match name {
                 "names" => {}
-                "values" => rule.values = Some(self.values(value, info)),
+                "values" => (rule.values, rule.is_own) = (Some(self.values(value, info)), true),
                 "otherwise" => rule.otherwise = self.word(value, info),
                 "unit" => rule.factor = self.unit(value, info).unwrap_or(1.0),
                 "scale" => rule.factor = self.scale(value).unwrap_or(1.0),

@@ -4,17 +4,19 @@
 //! A value without a meaning, of another type or out of its range is unknown and counted: one broken sensor must
 //! not cost the rest of the reading. Only a payload without form or time is refused.
 
+mod codes;
+
 use domain::{
     BootId, Code, EventBatch, EventState, FaultEvent, Field, Floor, Passengers, RangeError, Reading, Seq,
     Statistics, TelemetryBatch, Timestamp, limits,
 };
-use proto::decode::{DecodeError, codes, expanded};
-use serde_json::{Map, Number, Value};
+use proto::decode::{DecodeError, expanded};
+use serde_json::{Map, Value};
 
 use super::ProfileView;
 use super::rule::{Outcome, text_of};
 use super::target::{Form, TARGETS_LEN, Target};
-use super::trace::{CodeLine, FieldLine, Trace};
+use super::trace::{FieldLine, Trace};
 use crate::json_statistics;
 
 /// Why a payload cannot be read with a profile.
@@ -57,6 +59,8 @@ pub(crate) struct Vendor<'a> {
 
 /// Objects within objects that names are looked for in.
 const DEPTH_MAX: usize = 4;
+/// Of a name with dots.
+pub(super) const NAME_PARTS_MAX: usize = DEPTH_MAX + 1;
 
 /// The values of one object, by what they become.
 struct Found<'v> {
@@ -162,9 +166,8 @@ impl<'a> Vendor<'a> {
     pub(crate) fn events(&mut self, payload: &[u8]) -> Result<EventBatch, VendorError> {
         let root = parse(payload)?;
         let mut around = Around::default();
-        let mut active = None;
-        let mut events = Vec::new();
-        let mut list = Vec::new();
+        let (mut active, mut time) = (None, None);
+        let (mut events, mut list) = (Vec::new(), Vec::new());
         match &root {
             Value::Array(all) => list = objects(all)?,
             Value::Object(object) => {
@@ -179,8 +182,11 @@ impl<'a> Vendor<'a> {
                     Some(Value::Null) | None => {}
                     Some(_) => return Err(VendorError::Shape),
                 }
-                if found.get(Target::Code).is_some() {
-                    self.event(&found, &mut events)?;
+                if found.get(Target::Code).is_some_and(|code| !code.is_null()) {
+                    self.event(&found, None, &mut events)?;
+                }
+                if !list.is_empty() {
+                    time = self.moment(&found, Target::Time);
                 }
             }
             _ => return Err(VendorError::Shape),
@@ -188,7 +194,7 @@ impl<'a> Vendor<'a> {
         for object in list {
             let found = self.find(object);
             self.around(&mut around, &found, object)?;
-            self.event(&found, &mut events)?;
+            self.event(&found, time, &mut events)?;
         }
         if events.is_empty() && active.is_none() {
             return Err(VendorError::Event);
@@ -230,14 +236,8 @@ impl<'a> Vendor<'a> {
         if let Some(value) = found.get(Target::Codes) {
             reading.codes = self.codes(value)?;
         }
-        if let (Field::Known(true), Some((raw, fault))) = (button, &self.view.profile.alarm_button_code) {
-            let code = Code { raw: (&**raw).into(), fault };
-            self.tell_code(&code);
-            match &mut reading.codes {
-                Field::Known(list) if list.len() < limits::CODES_MAX => list.push(code),
-                Field::Known(list) => list[limits::CODES_MAX - 1] = code,
-                none => *none = Field::Known(vec![code]),
-            }
+        if let (Field::Known(true), Field::Known(list)) = (button, &mut reading.codes) {
+            self.add_alarm_button(list);
         }
         reading.check()?;
         Ok(reading)
@@ -246,12 +246,13 @@ impl<'a> Vendor<'a> {
     fn event(
         &mut self,
         found: &Found<'_>,
+        time: Option<Timestamp>,
         events: &mut Vec<(FaultEvent, Option<Code>)>,
     ) -> Result<(), VendorError> {
         let (Some(value), Some(_)) = (found.get(Target::Code), found.get(Target::State)) else {
             return Err(VendorError::Event);
         };
-        let Some(time) = self.moment(found, Target::Time) else { return Err(self.no_time(found)) };
+        let Some(time) = self.moment(found, Target::Time).or(time) else { return Err(self.no_time(found)) };
         // A state without a meaning: it happened, and its end will not be told.
         let state = match self.number(found, Target::State) {
             Field::Known(number) => EventState::try_from(i64::from(number))?,
@@ -338,11 +339,8 @@ impl<'a> Vendor<'a> {
     }
 
     fn word<T: TryFrom<i64>>(&mut self, found: &Found<'_>, target: Target) -> Field<T> {
-        match self.number(found, target) {
-            Field::Known(number) => T::try_from(i64::from(number)).map_or(Field::Unknown, Field::Known),
-            Field::Unknown => Field::Unknown,
-            Field::Absent => Field::Absent,
-        }
+        let number = self.number(found, target);
+        number.try_map(|number| T::try_from(i64::from(number))).unwrap_or(Field::Unknown)
     }
 
     fn flag(&mut self, found: &Found<'_>, target: Target) -> Field<bool> {
@@ -472,71 +470,6 @@ impl<'a> Vendor<'a> {
         }
     }
 
-    fn codes(&mut self, value: &Value) -> Result<Field<Vec<Code>>, VendorError> {
-        if value.is_null() {
-            return Ok(Field::Unknown);
-        }
-        let mut raw = self.raw_codes(value);
-        // A list of what is active: told twice is active once.
-        let mut seen = Vec::with_capacity(raw.len().min(limits::CODES_MAX));
-        raw.retain(|code| {
-            let fresh = !seen.contains(code);
-            if fresh && seen.len() <= limits::CODES_MAX {
-                seen.push(code.clone());
-            }
-            fresh
-        });
-        let list = codes(raw.iter().map(String::as_str), &|raw| self.view.meaning(raw))?;
-        for code in &list {
-            self.tell_code(code);
-        }
-        Ok(Field::Known(list))
-    }
-
-    /// The codes of an array, a number, or a text with separators, each as text.
-    fn raw_codes(&self, value: &Value) -> Vec<String> {
-        match value {
-            Value::Array(list) => list.iter().flat_map(|one| self.raw_code(one)).collect(),
-            one => self.raw_code(one),
-        }
-    }
-
-    fn raw_code(&self, value: &Value) -> Vec<String> {
-        let codes = &self.view.profile.codes;
-        match value {
-            Value::Number(number) => match whole(number) {
-                Some(number) => vec![codes.text_of(number)],
-                None => text_of(value).into_iter().collect(),
-            },
-            Value::String(text) => text
-                .split(codes.separator)
-                .map(str::trim)
-                .filter(|one| !one.is_empty())
-                .flat_map(|one| self.unpacked(one))
-                .collect(),
-            Value::Null => Vec::new(),
-            // Of no use to anybody, but never dropped.
-            strange => {
-                vec![strange.to_string().chars().filter(|letter| !letter.is_control()).take(16).collect()]
-            }
-        }
-    }
-
-    /// `0a04` is `0a` and `04` where codes have two digits.
-    fn unpacked(&self, text: &str) -> Vec<String> {
-        let codes = &self.view.profile.codes;
-        let digits = text.strip_prefix("0x").unwrap_or(text);
-        let width = codes.width;
-        let packed = codes.packed
-            && digits.len() > width
-            && digits.len().is_multiple_of(width)
-            && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if !packed {
-            return vec![text.to_owned()];
-        }
-        digits.as_bytes().chunks(width).map(|part| String::from_utf8_lossy(part).into_owned()).collect()
-    }
-
     fn tell(&mut self, found: &Found<'_>, target: Target, raw: &Value, value: &str, unmapped: bool) {
         self.unmapped += u32::from(unmapped);
         if let Some(trace) = &mut self.trace {
@@ -550,24 +483,49 @@ impl<'a> Vendor<'a> {
             });
         }
     }
-
-    fn tell_code(&mut self, code: &Code) {
-        let view = self.view;
-        if let Some(trace) = &mut self.trace {
-            trace.codes.push(CodeLine {
-                raw: code.raw.to_string(),
-                slug: code.fault.slug,
-                english: code.fault.english,
-                chinese: code.fault.chinese,
-                severity: code.fault.severity.to_string(),
-                detail: view.detail(&code.raw).map(ToOwned::to_owned),
-            });
-        }
-    }
 }
 
 fn parse(payload: &[u8]) -> Result<Value, VendorError> {
-    serde_json::from_slice(payload).map_err(|error| VendorError::Json(error.to_string()))
+    let unread = |error: serde_json::Error| VendorError::Json(error.to_string());
+    match serde_json::from_slice(payload) {
+        // `1e400` is JSON and no number of ours. As a text it costs its own field alone.
+        Err(error) if error.to_string().starts_with("number out of range") => {
+            serde_json::from_slice(&with_endless_quoted(payload)).map_err(unread)
+        }
+        read => read.map_err(unread),
+    }
+}
+
+/// The same text with each number too large for a float in quotes.
+fn with_endless_quoted(payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(payload.len() + 2);
+    let mut rest = payload;
+    while let Some(first) = rest.first() {
+        let is_text = *first == b'"';
+        let len = match first {
+            b'"' => text_len(rest),
+            b'-' | b'0'..=b'9' => rest.iter().take_while(|byte| b"+-.eE0123456789".contains(byte)).count(),
+            _ => 1,
+        };
+        let (token, after) = rest.split_at(len);
+        let number =
+            if is_text { None } else { std::str::from_utf8(token).ok().and_then(|it| it.parse().ok()) };
+        let quote: &[u8] = if number.is_some_and(f64::is_infinite) { b"\"" } else { b"" };
+        out.extend(quote.iter().chain(token).chain(quote));
+        rest = after;
+    }
+    out
+}
+
+/// Bytes of the text in quotes that a payload begins with.
+fn text_len(payload: &[u8]) -> usize {
+    let mut is_escaped = false;
+    let end = payload.iter().skip(1).position(|byte| {
+        let is_end = *byte == b'"' && !is_escaped;
+        is_escaped = *byte == b'\\' && !is_escaped;
+        is_end
+    });
+    end.map_or(payload.len(), |end| end + 2)
 }
 
 fn objects(list: &[Value]) -> Result<Vec<&Map<String, Value>>, VendorError> {
@@ -582,13 +540,7 @@ fn dropped(object: &Map<String, Value>) -> Option<(i64, i64)> {
 
 /// A number that counts something, or a text of one.
 fn counted(value: &Value) -> Option<i64> {
-    text_of(value)?.parse().ok().filter(|number| *number >= 0)
-}
-
-/// A number without a fraction; `10.0` is ten, since some languages know no other numbers.
-fn whole(number: &Number) -> Option<u64> {
-    let parts = || number.as_f64().filter(|parts| parts.fract() == 0.0 && (0.0..1e15).contains(parts));
-    number.as_u64().or_else(|| parts().map(|parts| parts as u64))
+    text_of(value)?.parse().ok().filter(|number| (0..=limits::SEQ_MAX).contains(number))
 }
 
 /// As the store keeps `sent`: see `json.rs`.

@@ -26,6 +26,8 @@ pub(super) struct Rule {
     pub(super) info: &'static TargetInfo,
     /// By the value as text. Where there are none, the canonical numbers and words hold.
     pub(super) values: Option<HashMap<Box<str>, i16>>,
+    /// The values are said of this field, not of all that are yes or no.
+    pub(super) is_own: bool,
     /// What any other value means; without it, unknown.
     pub(super) otherwise: Option<i16>,
     /// What makes the vendor's unit ours.
@@ -69,6 +71,7 @@ impl Rule {
         Self {
             info,
             values: None,
+            is_own: false,
             otherwise: None,
             factor: 1.0,
             several: Several::None,

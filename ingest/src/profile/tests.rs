@@ -9,8 +9,9 @@ use domain::{
 };
 use proptest::prelude::*;
 
-use super::{ProfileView, Profiles};
+use super::{ProfileView, Profiles, try_read};
 use crate::decode::{Decoded, decode};
+use crate::topic::Channel;
 
 fn view(profile: &str, kind: DeviceKind) -> ProfileView<'static> {
     let profile = Profiles::shipped().get(profile).unwrap_or_else(|| panic!("profile {profile}"));
@@ -399,15 +400,96 @@ fn a_code_that_is_a_whole_float_is_the_code_of_its_number() {
         let reading = read(profile, DeviceKind::Lift, &format!(r#""codes":{codes}"#));
         reading.codes.known().unwrap_or_default().iter().map(|code| code.raw.to_string()).collect::<Vec<_>>()
     };
-    // The open JSON has whole numbers only.
-    let is_asked = |name: &&str| {
-        let profile = Profiles::shipped().get(name).unwrap();
-        profile.kinds().contains(&DeviceKind::Lift) && !profile.is_open_json()
-    };
+    let is_asked = |name: &&str| Profiles::shipped().get(name).unwrap().kinds().contains(&DeviceKind::Lift);
     for profile in Profiles::shipped().names().filter(is_asked) {
         assert_eq!(raw(profile, "[10.0,4.0]"), raw(profile, "[10,4]"), "{profile}");
     }
     assert_eq!(raw("exchange", "[1.5]"), ["1.5"]);
+}
+
+#[test]
+fn a_number_beyond_all_floats_costs_its_own_field_alone() {
+    let endless = r#"{"time":1,"floor":"1e400 \" 1e400","load_kg":1e400,"speed":-2E+999,"codes":[3,1e400]}"#;
+    let (batch, unmapped) = batch(view("terminal_json", DeviceKind::Lift), endless);
+    let reading = &batch.readings[0];
+    assert_eq!((reading.load_kg, reading.velocity_mm_s, unmapped), (Field::Unknown, Field::Unknown, 2));
+    assert_eq!(reading.floor.known().unwrap().as_str(), "1e400 \" 1e400", "a text is left as it is");
+    let codes: Vec<_> = reading.codes.as_ref().known().unwrap().iter().map(|code| &*code.raw).collect();
+    assert_eq!(codes, ["3", "1e400"]);
+}
+
+#[test]
+fn a_code_that_is_null_is_none() {
+    let batch = events("exchange", DeviceKind::Lift, r#"{"active":["04"],"code":null}"#);
+    assert_eq!((batch.events.len(), batch.active.map(|list| list.len())), (0, Some(1)));
+}
+
+#[test]
+fn a_time_around_a_list_is_that_of_its_events() {
+    let list = r#"{"time":1763769600000,"events":[{"code":"04","state":"open"},
+        {"time":1763769601000,"code":"05","state":"open"}]}"#;
+    let times = events("exchange", DeviceKind::Lift, list)
+        .events
+        .iter()
+        .map(|it| it.time.millis())
+        .collect::<Vec<_>>();
+    assert_eq!(times, [1_763_769_600_000, 1_763_769_601_000]);
+}
+
+/// A reading of a profile with these lines after its head.
+fn read_own(lines: &str, fields: &str) -> Reading {
+    let text = format!("name=\"x\"\ntitle=\"x\"\n{lines}");
+    let own = Profiles::shipped().read(&text).unwrap_or_else(|mistakes| panic!("{lines}: {mistakes:?}"));
+    let view = ProfileView { profile: &own, kind: DeviceKind::Lift };
+    batch(view, &format!(r#"{{"time":1,{fields}}}"#)).0.readings.remove(0)
+}
+
+#[test]
+fn what_extends_the_standard_has_its_names_and_contacts() {
+    for base in ["gb24476", "chongqing"] {
+        let lines = format!("extends = \"{base}\"\n[fields.floor]\nnames = [\"at\"]");
+        let reading = read_own(&lines, r#""at":"3","Door_Zone":true,"battery_power":true"#);
+        assert_eq!(reading.floor.known().unwrap().as_str(), "3");
+        assert_eq!(reading.door_zone, Field::Known(true), "{base}");
+        assert_eq!((reading.flags, reading.flags_told), (Field::Known(2), 2), "{base}");
+    }
+}
+
+#[test]
+fn open_json_has_the_codes_of_its_base_and_no_field_of_it() {
+    let text = "name=\"x\"\ntitle=\"x\"\nextends = \"retrofit\"\nopen_json = true";
+    let own = Profiles::shipped().read(text).unwrap();
+    let view = ProfileView { profile: &own, kind: DeviceKind::Escalator };
+    let sent = r#"{"time":1,"door_zone":true,"service_mode":2,"speed_mps":1,"codes":[5]}"#;
+    let tried = try_read(Channel::Telemetry, sent.as_bytes(), view);
+    let Ok(Message::Telemetry(batch)) = tried.message else { panic!("{tried:?}") };
+    assert_eq!(batch.readings[0].door_zone, Field::Known(true));
+    let told: Vec<_> = tried.trace.fields.iter().map(|line| (line.field, &*line.value)).collect();
+    assert!(
+        told.contains(&("door_zone", "true")) && told.contains(&("service_mode", "inspection")),
+        "{told:?}"
+    );
+    assert_eq!(tried.trace.ignored, ["speed_mps"]);
+    assert_eq!(own.codes_len(DeviceKind::Lift), 15, "those of retrofit");
+}
+
+#[test]
+fn values_for_all_leave_a_field_with_values_of_its_own() {
+    let reading = read_own(
+        "extends = \"retrofit\"\nbooleans = { 0 = false, 1 = true, 2 = false }",
+        r#""door_zone":0,"passengers":2"#,
+    );
+    assert_eq!(reading.door_zone, Field::Known(true), "0 is level there");
+    assert_eq!(reading.passengers, Field::Known(domain::Passengers::No));
+}
+
+#[test]
+fn a_unit_is_that_of_the_names_beside_it() {
+    let lines = "extends = \"retrofit\"\n[fields.velocity_mm_s]\nnames = [\"v\"]\nunit = \"cm/s\"";
+    assert_eq!(read_own(lines, r#""v":17"#).velocity_mm_s, Field::Known(170));
+    assert_eq!(read_own(lines, r#""speed_mps":17"#).velocity_mm_s, Field::Absent, "not seventeen cm/s");
+    let same = "extends = \"retrofit\"\n[fields.velocity_mm_s]\nnames = [\"v\"]";
+    assert_eq!(read_own(same, r#""speed_mps":1.7"#).velocity_mm_s, Field::Known(1_700));
 }
 
 #[test]

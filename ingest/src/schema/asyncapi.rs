@@ -208,11 +208,15 @@ fn operation(topic: &Topic) -> (String, Value) {
     (format!("{action}{name}"), operation)
 }
 
+/// The whole `.proto` file, with the mark by which AsyncAPI's parser knows which of its messages is meant.
+fn rooted(message: &str) -> String {
+    let head = format!("message {message} {{");
+    proto::TELEMETRY_PROTO.replacen(&head, &format!("// @RootNode\n{head}"), 1)
+}
+
 fn message(topic: &Topic) -> Value {
     let (content_type, payload) = match &topic.format {
-        Format::Protobuf(_) => {
-            (PROTOBUF, json!({ "schemaFormat": PROTOBUF, "schema": proto::TELEMETRY_PROTO }))
-        }
+        Format::Protobuf(name) => (PROTOBUF, json!({ "schemaFormat": PROTOBUF, "schema": rooted(name) })),
         Format::Json(schema) => {
             ("application/json", json!({ "schemaFormat": JSON_SCHEMA, "schema": schema.embedded() }))
         }

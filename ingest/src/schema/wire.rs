@@ -21,7 +21,8 @@ impl JsonSchema for Telemetry {
             "description": "Payload of lift/v1/{area}/{terminal}/telemetry.json: a batch with \"readings\", or one \
                             reading alone. Names that are not listed are ignored.",
             "type": "object",
-            "if": { "required": ["readings"] },
+            // `null` is as good as none.
+            "if": { "required": ["readings"], "properties": { "readings": { "not": { "type": "null" } } } },
             "then": batch,
             "else": { "allOf": [batch, reading] },
         })

@@ -25,6 +25,26 @@ fn a_code_that_means_two_things_is_two_codes_and_two_events() {
     assert_eq!((&*batch.events[1].code.raw, batch.events[1].seq), ("04:entrapment", Seq(9)));
 }
 
+#[test]
+fn numbers_that_cannot_be_counted_are_refused_as_they_were_sent() {
+    let batch = |seq: u64, offsets: &[u32]| {
+        let reading = |offset: &u32| v1::Reading { seq_offset: *offset, ..Default::default() };
+        let readings = offsets.iter().map(reading).collect();
+        telemetry(
+            &v1::TelemetryBatch { boot: 1, seq, readings, ..Default::default() }.encode_to_vec(),
+            &table,
+        )
+    };
+    let last = limits::SEQ_MAX as u64;
+    assert_eq!(batch(last - 1, &[0, 1]).unwrap().readings[1].seq, Seq(limits::SEQ_MAX));
+    assert_eq!(batch(last, &[0, 1]), Err(DecodeError::Seq(last + 1)), "two readings must not share a number");
+    let told = "seq 18446744073709551615 is beyond 9223372036854775806, the last that can be counted";
+    assert_eq!(batch(u64::MAX, &[0]).unwrap_err().to_string(), told);
+    let event = v1::Event { seq: u64::MAX, time_ms: 1, code: "a".into(), state: 1 };
+    let payload = v1::EventBatch { events: vec![event], ..Default::default() }.encode_to_vec();
+    assert_eq!(events(&payload, &table), Err(DecodeError::Seq(u64::MAX)));
+}
+
 fn typical() -> Reading {
     let mut reading = Reading::new(Seq(70_000), Timestamp::from_millis(1_763_769_600_123));
     reading.car_status = Field::Known(CarStatus::Running);
@@ -179,7 +199,7 @@ proptest! {
     #[test]
     fn statistics_round_trip(
         values in prop::collection::vec(prop::option::of(0..=limits::COUNTER_MAX), Counter::COUNT),
-        boot in any::<u32>(), seq in 0..i64::MAX, time_ms in any::<i64>(), sent in prop::option::of(any::<i32>()),
+        boot in any::<u32>(), seq in 0..=limits::SEQ_MAX, time_ms in any::<i64>(), sent in prop::option::of(any::<i32>()),
     ) {
         let counted = Counter::ALL.into_iter().zip(values);
         let counted = Statistics {

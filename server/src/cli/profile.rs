@@ -71,6 +71,9 @@ pub(crate) enum ProfileCommand {
         /// It came under event.json, not telemetry.json
         #[arg(long)]
         event: bool,
+        /// It came under stats.json
+        #[arg(long, conflicts_with = "event")]
+        stats: bool,
         /// Print one JSON object
         #[arg(long)]
         json: bool,

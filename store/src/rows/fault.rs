@@ -146,7 +146,7 @@ fn describe(row: &FaultRow<'_>) -> Value {
     let boot = row.origin.boot.0;
     if let Some(codes) = row.codes {
         let codes: Vec<&str> = codes.iter().map(|code| &*code.raw).collect();
-        let sent = (!row.timeless).then_some(row.time);
+        let sent = (!row.timeless).then(|| super::told_time(row.time));
         return json!({ "boot": boot, "sent": sent, "active": codes });
     }
     let state = match row.state {
@@ -156,5 +156,5 @@ fn describe(row: &FaultRow<'_>) -> Value {
     };
     // A derived number is derived again.
     let seq = Some(row.seq.0).filter(|seq| *seq > 0);
-    json!({ "boot": boot, "seq": seq, "time": row.time, "code": row.code, "state": state })
+    json!({ "boot": boot, "seq": seq, "time": super::told_time(row.time), "code": row.code, "state": state })
 }

@@ -172,7 +172,7 @@ fn describe(row: &ReadingRow<'_>) -> Value {
         // A derived one is derived again.
         fields.insert("seq".to_owned(), reading.seq.0.into());
     }
-    fields.insert("time".to_owned(), reading.time.to_string().into());
+    fields.insert("time".to_owned(), super::told_time(reading.time));
     put(&mut fields, "service_mode", reading.service_mode.map(ServiceMode::number));
     put(&mut fields, "car_status", reading.car_status.map(CarStatus::number));
     put(&mut fields, "car_direction", reading.direction.map(Direction::number));

@@ -86,7 +86,7 @@ fn describe(row: &StatisticsRow<'_>) -> Value {
         // A derived one is derived again.
         fields.insert("seq".to_owned(), statistics.seq.0.into());
     }
-    fields.insert("time".to_owned(), statistics.time.to_string().into());
+    fields.insert("time".to_owned(), super::told_time(statistics.time));
     for (counter, value) in statistics.counters.iter() {
         let (name, value) = match counter {
             Counter::EnergyWh => ("energy_kwh", Value::from(value as f64 / 1_000.0)),

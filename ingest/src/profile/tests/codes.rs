@@ -240,7 +240,19 @@ fn bacnet_lift() {
         [("8", "stop_outside_zone"), ("1024", "unknown_code"), ("Passenger_Alarm", "alarm_button")];
     assert_eq!(told, expected);
     assert_eq!(reading.flag(domain::Reading::FLAG_ALARM_BUTTON), domain::Field::Known(true));
-    assert_eq!(lift(r#""Passenger_Alarm":false"#).codes, domain::Field::Absent);
+    assert_eq!(lift(r#""Car_Position":3,"Floor_Text":"2F""#).floor.known().unwrap().as_str(), "2F");
+}
+
+/// A list of the button alone would end all other codes, and the reading that releases it has no list to end it.
+#[test]
+fn a_button_without_a_list_is_told_by_its_contact_alone() {
+    for (sent, pressed) in [(r#""Passenger_Alarm":true"#, true), (r#""Passenger_Alarm":false"#, false)] {
+        let reading = read("bacnet_lift", DeviceKind::Lift, sent);
+        assert_eq!(reading.codes, domain::Field::Absent, "{sent}");
+        assert_eq!(reading.flag(domain::Reading::FLAG_ALARM_BUTTON), domain::Field::Known(pressed));
+    }
+    let reading = read("bacnet_lift", DeviceKind::Lift, r#""Passenger_Alarm":true,"Fault_Signals":null"#);
+    assert_eq!(reading.codes, domain::Field::Unknown);
 }
 
 #[test]

@@ -42,6 +42,23 @@ fn each_mistake_has_a_line_and_a_column() {
     one("[fields.door_zone]\nseveral = \"most\"", "4:11: several of door_zone is one of: any, all");
     one("booleans = 7", "3:12: expected a table of the vendor's values, found integer");
     one(
+        "[clock]\ntext = \"[hour]:[minute]\"",
+        "4:8: a layout of a moment has a whole date and a time of day",
+    );
+    one(
+        "[fields.floor]\nnames = \"a.b.c.d.e.f\"",
+        "4:9: a name has at most 5 parts: what lies deeper is not read",
+    );
+    one(&format!("# {}", "x".repeat(1 << 20)), "1:1: a profile has at most 1 MiB");
+    one(
+        "extends = \"retrofit\"\n[fields.velocity_mm_s]\nunit = \"cm/s\"",
+        "5:1: another unit of velocity_mm_s needs names of its own: those inherited keep theirs",
+    );
+    one(
+        "open_json = true\n[escalator.car_status]\nvalues = { 1 = \"running\" }",
+        "4:2: open_json = true reads the open JSON as it is: 'escalator' has no effect",
+    );
+    one(
         "open_json = true\n[clock]\nnumber = \"s\"",
         "4:1: open_json = true reads the open JSON as it is: 'clock' has no effect",
     );
