@@ -390,6 +390,8 @@ mod tests {
         let reading =
             one(r#"{"time":"2026-11-22 08:00:00","passengers":null,"door_closed":false,"codes":[5]}"#);
         assert_eq!(reading.time.to_string(), "2026-11-22T00:00:00Z", "no zone means UTC+8");
+        let other = one(r#"{"time":"2026-11-22T08:00:00.5"}"#).time.to_string();
+        assert_eq!(other, "2026-11-22T00:00:00.5Z", "as Python's isoformat() writes it");
         assert_eq!(reading.passengers, Field::Unknown);
         assert_eq!(reading.door_zone, Field::Absent);
         assert_eq!(reading.door_state, Field::Known(DoorState::NotClosed));

@@ -10,7 +10,6 @@ use domain::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-use time::macros::{format_description, offset};
 
 /// A whole number, also as `225.0`: JSON knows no difference, and some languages know no other numbers.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -71,8 +70,8 @@ impl<T: TryFrom<i128>> Visitor<'_> for WholeVisitor<T> {
     }
 }
 
-/// A device time: RFC 3339, also with a space or `_` for the `T`; `YYYY-MM-DD HH:MM:SS` without a zone is UTC+8
-/// (DOMAIN.md 6); a number is milliseconds since 1970.
+/// A device time: RFC 3339, also with a space or `_` for the `T`; without a zone it is UTC+8 (DOMAIN.md 6); a number
+/// is milliseconds since 1970.
 pub(crate) struct DeviceTime(pub(crate) Timestamp);
 
 impl JsonSchema for DeviceTime {
@@ -82,11 +81,11 @@ impl JsonSchema for DeviceTime {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "Device time: RFC 3339; or YYYY-MM-DD HH:MM:SS, which is UTC+8; or ms since 1970",
+            "description": "Device time: RFC 3339, without a zone UTC+8; or ms since 1970",
             "anyOf": [
                 {
                     "type": "string",
-                    "pattern": "^\\d{4}-\\d{2}-\\d{2}([Tt _]\\d{2}:\\d{2}:\\d{2}(\\.\\d+)?([Zz]|[+-]\\d{2}:\\d{2})| \\d{2}:\\d{2}:\\d{2})$",
+                    "pattern": "^\\d{4}-\\d{2}-\\d{2}[Tt _]\\d{2}:\\d{2}:\\d{2}(\\.\\d+)?([Zz]|[+-]\\d{2}:\\d{2})?$",
                 },
                 { "type": "integer", "minimum": i64::MIN, "maximum": i64::MAX },
             ],
@@ -147,10 +146,9 @@ fn moment(text: &str) -> Option<Timestamp> {
     is_plain.then(read).flatten()
 }
 
+/// Without a zone.
 fn local(text: &str) -> Option<Timestamp> {
-    let layout = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
-    let at = time::PrimitiveDateTime::parse(text, layout).ok()?;
-    Some(at.assume_offset(offset!(+8)).into())
+    format!("{text}+08:00").parse().ok()
 }
 
 /// A slug, or a number of the profile, written as text or number.
