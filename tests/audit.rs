@@ -132,7 +132,9 @@ async fn what_is_in_quarantine_comes_back_or_is_dropped() {
     let database = TestDatabase::new().await;
     let url = database.url();
     let topic = "lift/v1/350102/t9/telemetry.json";
-    quarantine(&database, topic, QuarantineReason::UnknownTerminal, &batch(7, &[1, 2], "")).await;
+    // Of the size of 50 readings.
+    let large = batch(7, &[1, 2], &" ".repeat(12_000));
+    quarantine(&database, topic, QuarantineReason::UnknownTerminal, &large).await;
     quarantine(&database, topic, QuarantineReason::Undecodable, "not JSON at all").await;
     // As the store writes a row.
     let future = r#"{"boot":7,"readings":[{"floor":"3","seq":3,"time":"2099-01-01T00:00:00Z"}]}"#;

@@ -15,7 +15,7 @@ pub(crate) async fn run(command: QuarantineCommand) -> anyhow::Result<()> {
             check_reason(reason.as_deref())?;
             let filter = QuarantineFilter { reason, terminal, since, ..QuarantineFilter::default() };
             let database = look(&config).await?;
-            let entries = database.quarantine_list(&filter, i64::MAX, i64::from(limit)).await?;
+            let entries = database.quarantine_list(&filter, i64::from(limit)).await?;
             for entry in &entries {
                 match json {
                     true => println!("{}", serde_json::to_string(entry)?),
@@ -29,7 +29,7 @@ pub(crate) async fn run(command: QuarantineCommand) -> anyhow::Result<()> {
         }
         QuarantineCommand::Show { id, config } => {
             let filter = QuarantineFilter { ids: vec![id], ..QuarantineFilter::default() };
-            let entries = look(&config).await?.quarantine_list(&filter, i64::MAX, 1).await?;
+            let entries = look(&config).await?.quarantine_page(&filter, i64::MIN, id).await?;
             let Some(entry) = entries.first() else { bail!("there is no entry {id} in quarantine") };
             print!("{}", whole(entry));
         }

@@ -24,7 +24,7 @@ use time::OffsetDateTime;
 
 use crate::copy::CopyBuffer;
 use crate::fault_period::AllNew;
-use crate::quarantine::{QuarantineEntry, quarantine_insert};
+use crate::quarantine::{QuarantineEntry, QuarantineReason, quarantine_cut, quarantine_insert};
 use crate::source::Sources;
 use crate::{Database, Edition, LedgerNotes, StoreError, fault_period, rollup};
 use batch::Batch;
@@ -70,6 +70,10 @@ pub struct CommitReport {
     pub rows_repeated: u64,
     /// Things put into quarantine, new or there already.
     pub quarantined: u64,
+    /// Why the last of them is there.
+    pub quarantined_as: Option<QuarantineReason>,
+    /// Of these, payloads that were cut because their terminal has too much in quarantine.
+    pub quarantined_cut: u64,
     /// Statements that sent rows; 1 on the straight way.
     pub statements: u32,
     /// Statements about occurrences of faults; none for readings that show nothing new.
@@ -232,8 +236,10 @@ impl Writer {
             self.metrics.clock_skewed.set(skewed);
         }
         if !batch.quarantine.is_empty() {
+            report.quarantined_cut = quarantine_cut(&mut session.connection, &mut batch.quarantine).await?;
             quarantine_insert(&mut session.connection, &batch.quarantine).await?;
             report.quarantined = batch.quarantine.len() as u64;
+            report.quarantined_as = batch.quarantine.last().map(|entry| entry.reason);
             self.metrics.quarantined(&batch.quarantine);
         }
         // Last: the ledger never claims what is not committed.

@@ -17,9 +17,6 @@ use store::{
 
 use crate::terminal::actor;
 
-/// Entries in memory at once.
-const PAGE: i64 = 200;
-
 /// What became of an entry.
 enum Fate {
     /// Its rows are stored, and it is gone; so many of them went to quarantine by themselves.
@@ -37,11 +34,14 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     let registry = Registry::load(database).await?;
     let (mut stored, mut kept) = (0_u64, BTreeMap::<String, u64>::new());
-    let mut before = i64::MAX;
+    // What goes into quarantine by itself meanwhile is not tried once more.
+    let newest = database.quarantine_last().await?.unwrap_or(i64::MIN);
+    let mut after = i64::MIN;
     loop {
-        let entries = database.quarantine_list(filter, before, PAGE).await?;
+        // The oldest first: of two rows with one key, the one that came first is stored.
+        let entries = database.quarantine_page(filter, after, newest).await?;
         let Some(last) = entries.last() else { break };
-        before = last.id;
+        after = last.id;
         let fates = page(database, &registry, profiles, &entries, dry_run).await?;
         for (entry, fate) in entries.iter().zip(fates) {
             match fate {
@@ -144,7 +144,7 @@ fn row_channel(entry: &QuarantineRecord) -> Option<&'static str> {
 /// The message it is, with its arrival; or why it cannot be read.
 fn incoming(registry: &Registry, profiles: &Profiles, entry: &QuarantineRecord) -> Result<Incoming, String> {
     if !entry.is_whole() {
-        return Err(format!("only {} of its {} bytes are kept", entry.payload.len(), entry.payload_len));
+        return Err(format!("only {} of its {} bytes are kept", entry.payload_kept, entry.payload_len));
     }
     if entry.topic.is_empty() {
         return Err("it is kept as text only".to_owned());

@@ -47,7 +47,9 @@ pub struct QuarantineRecord {
     pub numbers: Option<String>,
     /// Bytes of all of it.
     pub payload_len: i64,
-    /// Its first 4 KB.
+    /// Bytes that are kept: all of it, or its first 4 KB.
+    pub payload_kept: i64,
+    /// What is kept; empty in lists.
     #[serde(skip)]
     pub payload: Vec<u8>,
 }
@@ -55,33 +57,74 @@ pub struct QuarantineRecord {
 impl QuarantineRecord {
     /// Whether all of it is kept, so that it can be decoded again.
     pub fn is_whole(&self) -> bool {
-        usize::try_from(self.payload_len).is_ok_and(|len| len == self.payload.len())
+        self.payload_len == self.payload_kept
     }
 }
 
+/// Entries in one page, and bytes of their payloads.
+const PAGE: i64 = 200;
+const PAGE_BYTES_MAX: i64 = 16 * 1024 * 1024;
 /// Entries named in one line of the audit log.
 const NAMED_MAX: usize = 1_000;
 
 impl Database {
-    /// At most `limit` entries with a number below `before_id`, the newest first.
+    /// At most `limit` entries, the newest first, without their payloads.
     pub async fn quarantine_list(
         &self,
         filter: &QuarantineFilter,
-        before_id: i64,
         limit: i64,
     ) -> Result<Vec<QuarantineRecord>, StoreError> {
         let mut sql = QueryBuilder::new(
             "SELECT quarantine_id, arrived, arrival_no, terminal_id, topic, reason, detail, boot,
-                    numbers::text AS numbers, payload_len, payload
+                    numbers::text AS numbers, payload_len, length(payload)::int8 AS payload_kept, ''::bytea AS payload
              FROM quarantine
-             WHERE quarantine_id < ",
+             WHERE true",
         );
-        sql.push_bind(before_id);
         conditions(&mut sql, filter);
         sql.push(" ORDER BY quarantine_id DESC LIMIT ");
         sql.push_bind(limit);
         let rows = sql.build().fetch_all(self.pool()).await?;
         rows.iter().map(record).collect()
+    }
+
+    /// The next entries after `after_id` up to `last_id` with their payloads, the oldest first: as many as
+    /// [`PAGE_BYTES_MAX`] hold, at least one.
+    pub async fn quarantine_page(
+        &self,
+        filter: &QuarantineFilter,
+        after_id: i64,
+        last_id: i64,
+    ) -> Result<Vec<QuarantineRecord>, StoreError> {
+        // The length of a payload is known without reading it.
+        let mut sql = QueryBuilder::new(
+            "SELECT quarantine_id, arrived, arrival_no, terminal_id, topic, reason, detail, boot,
+                    numbers::text AS numbers, payload_len, length(payload)::int8 AS payload_kept, payload
+             FROM quarantine
+             JOIN (
+                 SELECT quarantine_id, sum(bytes) OVER before AS bytes_before
+                 FROM (
+                     SELECT quarantine_id, length(payload) AS bytes
+                     FROM quarantine
+                     WHERE quarantine_id > ",
+        );
+        sql.push_bind(after_id).push(" AND quarantine_id <= ").push_bind(last_id);
+        conditions(&mut sql, filter);
+        sql.push(" ORDER BY quarantine_id LIMIT ").push_bind(PAGE);
+        sql.push(
+            "    ) AS next
+                 WINDOW before AS (ORDER BY quarantine_id ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
+             ) AS page USING (quarantine_id)
+             WHERE bytes_before - length(payload) = 0
+                OR bytes_before <= ",
+        );
+        sql.push_bind(PAGE_BYTES_MAX).push(" ORDER BY quarantine_id");
+        let rows = sql.build().fetch_all(self.pool()).await?;
+        rows.iter().map(record).collect()
+    }
+
+    /// The number of the newest entry.
+    pub async fn quarantine_last(&self) -> Result<Option<i64>, StoreError> {
+        Ok(sqlx::query_scalar("SELECT max(quarantine_id) FROM quarantine").fetch_one(self.pool()).await?)
     }
 
     /// How many there are.
@@ -114,8 +157,7 @@ impl Database {
     /// operator. Returns how many.
     pub async fn quarantine_drop(&self, filter: &QuarantineFilter, actor: &str) -> Result<u64, StoreError> {
         let mut dropped = 0;
-        let last: Option<i64> =
-            sqlx::query_scalar("SELECT max(quarantine_id) FROM quarantine").fetch_one(self.pool()).await?;
+        let last = self.quarantine_last().await?;
         loop {
             let mut transaction = self.pool().begin().await?;
             let mut sql = QueryBuilder::new("SELECT quarantine_id FROM quarantine WHERE quarantine_id <= ");
@@ -186,6 +228,7 @@ fn record(row: &PgRow) -> Result<QuarantineRecord, StoreError> {
         boot: row.try_get("boot")?,
         numbers: row.try_get("numbers")?,
         payload_len: row.try_get("payload_len")?,
+        payload_kept: row.try_get("payload_kept")?,
         payload: row.try_get("payload")?,
     })
 }
