@@ -15,6 +15,7 @@
 
 mod audit;
 mod books;
+mod lost;
 mod note;
 mod ranges;
 mod report;
