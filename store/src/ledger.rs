@@ -28,10 +28,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use domain::{ArrivalNo, Timestamp};
+use domain::{ArrivalNo, SourceId, Timestamp};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use sqlx::postgres::PgConnection;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -106,6 +107,15 @@ impl LedgerMetrics {
         ledger.register("notes_missed", "Batches the ledger could not take", metrics.notes_missed.clone());
         metrics
     }
+}
+
+/// Judges the gaps of a source anew, after something else than a writer has changed what is accounted for.
+pub(crate) async fn judge(
+    connection: &mut PgConnection,
+    source: SourceId,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    table::write(connection, &[], &[source], now).await.map(drop)
 }
 
 /// A writer's way to the ledger.

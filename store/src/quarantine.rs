@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use sqlx::postgres::PgConnection;
 
 use crate::{Database, SeqRanges, StoreError};
-pub use desk::{QuarantineFilter, QuarantineRecord};
+pub use desk::{QuarantineFilter, QuarantineRecord, QuarantineRetried};
 
 /// Why something is in quarantine. Stable: add, never rename.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

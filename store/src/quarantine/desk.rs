@@ -1,13 +1,14 @@
 //! Quarantine seen by people: what is in it, and the ways out of it. Every way out leaves a line in the audit log.
 
-use domain::{ArrivalNo, Timestamp};
+use domain::{ArrivalNo, BootId, SourceId, Timestamp};
 use serde::Serialize;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Postgres, QueryBuilder, Row as _};
 use time::OffsetDateTime;
 
+use super::multirange;
 use crate::access::note;
-use crate::{Database, StoreError};
+use crate::{Database, SeqRanges, StoreError, ledger};
 
 /// What to look for. Nothing given: everything.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -61,6 +62,17 @@ impl QuarantineRecord {
     }
 }
 
+/// An entry that has become rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuarantineRetried {
+    /// Its number.
+    pub id: i64,
+    /// The boot of its rows.
+    pub boot: BootId,
+    /// Their numbers.
+    pub numbers: SeqRanges,
+}
+
 /// Entries in one page, and bytes of their payloads.
 const PAGE: i64 = 200;
 const PAGE_BYTES_MAX: i64 = 16 * 1024 * 1024;
@@ -88,7 +100,7 @@ impl Database {
     }
 
     /// The next entries after `after_id` up to `last_id` with their payloads, the oldest first: as many as
-    /// [`PAGE_BYTES_MAX`] hold, at least one.
+    /// 16 MiB hold, at least one.
     pub async fn quarantine_page(
         &self,
         filter: &QuarantineFilter,
@@ -134,23 +146,56 @@ impl Database {
         Ok(sql.build_query_scalar().fetch_one(self.pool()).await?)
     }
 
-    /// Takes entries out that have become rows.
-    pub async fn quarantine_retried(&self, ids: &[i64], actor: &str) -> Result<(), StoreError> {
-        for part in ids.chunks(NAMED_MAX) {
+    /// Takes entries out that have become rows. What one claimed and does not hold is then claimed by the ledger no
+    /// more, unless a row or another entry holds it.
+    pub async fn quarantine_retried(
+        &self,
+        retried: &[QuarantineRetried],
+        actor: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        for part in retried.chunks(NAMED_MAX) {
             let mut transaction = self.pool().begin().await?;
-            let removed: Vec<i64> = sqlx::query_scalar(
-                "DELETE FROM quarantine
-                 WHERE quarantine_id = ANY ($1)
-                 RETURNING quarantine_id",
+            let removed: Vec<(i64, Option<i32>, Option<String>)> = sqlx::query_as(
+                "WITH removed AS (
+                     DELETE FROM quarantine
+                     USING unnest($1::int8[], $2::int8[], $3::text[]) AS held (id, boot, numbers)
+                     WHERE quarantine_id = held.id
+                     RETURNING quarantine_id, terminal_id, quarantine.boot,
+                               CASE WHEN quarantine.boot = held.boot
+                                   THEN quarantine.numbers - held.numbers::int8multirange
+                                   ELSE quarantine.numbers
+                               END AS claimed
+                 )
+                 SELECT quarantine_id, source, nullif(claimed, '{}')::text
+                 FROM removed
+                 LEFT JOIN source USING (terminal_id, boot)
+                 ORDER BY quarantine_id",
             )
-            .bind(part)
+            .bind(part.iter().map(|one| one.id).collect::<Vec<_>>())
+            .bind(part.iter().map(|one| i64::from(one.boot.0)).collect::<Vec<_>>())
+            .bind(part.iter().map(|one| multirange(&one.numbers)).collect::<Vec<_>>())
             .fetch_all(&mut *transaction)
             .await?;
-            let (subject, detail) = named(&removed);
+            for (_, source, claimed) in &removed {
+                if let (Some(source), Some(claimed)) = (source, claimed) {
+                    claim_drop(&mut transaction, SourceId(*source), claimed, now).await?;
+                }
+            }
+            let ids: Vec<i64> = removed.into_iter().map(|(id, ..)| id).collect();
+            let (subject, detail) = named(&ids);
             note(&mut transaction, actor, "quarantine.retry", &subject, detail).await?;
             transaction.commit().await?;
         }
         Ok(())
+    }
+
+    /// Of these numbers of entries, those that are there.
+    pub async fn quarantine_known(&self, ids: &[i64]) -> Result<Vec<i64>, StoreError> {
+        Ok(sqlx::query_scalar("SELECT quarantine_id FROM quarantine WHERE quarantine_id = ANY ($1)")
+            .bind(ids)
+            .fetch_all(self.pool())
+            .await?)
     }
 
     /// Drops entries for good, but none that comes meanwhile. Their numbers stay explained: as discarded by an
@@ -192,6 +237,54 @@ impl Database {
             dropped += ids.len() as u64;
         }
     }
+}
+
+/// Takes numbers out of the ledger that are neither rows nor in quarantine, and judges its gaps anew.
+async fn claim_drop(
+    connection: &mut PgConnection,
+    source: SourceId,
+    claimed: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    // Held before the rows are looked at: what a server writes meanwhile is added afterwards.
+    sqlx::query("SELECT FROM sequence_ledger WHERE source = $1 FOR UPDATE")
+        .bind(source.0)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query(
+        "UPDATE sequence_ledger AS ledger
+         SET accounted = ledger_bounded(accounted - ($2::int8multirange - held.rows - held.entries))
+         FROM (
+             SELECT (
+                 SELECT coalesce(range_agg(int8range(seq, seq, '[]')), '{}')
+                 FROM (
+                     SELECT elevator_id, source, seq FROM telemetry
+                     UNION ALL
+                     SELECT elevator_id, source, seq FROM fault
+                     UNION ALL
+                     SELECT elevator_id, source, seq FROM statistics
+                 ) AS row
+                 WHERE row.source = $1
+                   AND row.elevator_id = ANY (ARRAY(SELECT unnest(elevators) FROM sequence_ledger WHERE source = $1))
+                   AND row.seq > 0
+                   AND row.seq < 9223372036854775807
+                   AND $2::int8multirange @> row.seq
+             ) AS rows,
+             (
+                 SELECT coalesce(range_agg(numbers), '{}')
+                 FROM source
+                 JOIN quarantine USING (terminal_id, boot)
+                 WHERE source.source = $1
+                   AND numbers IS NOT NULL
+             ) AS entries
+         ) AS held
+         WHERE ledger.source = $1",
+    )
+    .bind(source.0)
+    .bind(claimed)
+    .execute(&mut *connection)
+    .await?;
+    ledger::judge(connection, source, now).await
 }
 
 fn named(ids: &[i64]) -> (String, serde_json::Value) {

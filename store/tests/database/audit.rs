@@ -9,7 +9,8 @@ use domain::{
 };
 use store::testing::TestDatabase;
 use store::{
-    AuditReport, AuditScope, Database, GapOutcome, Item, Kept, Ledger, LedgerMetrics, Retention, StoreConfig,
+    AuditReport, AuditScope, Database, GapOutcome, Item, Kept, Ledger, LedgerMetrics, QuarantineEntry,
+    QuarantineReason, Retention, SeqRanges, StoreConfig,
 };
 
 use crate::common::*;
@@ -382,4 +383,34 @@ async fn rows_and_books_of_a_boot_that_is_gone_are_told() {
     execute(&database, "DELETE FROM source").await;
     let report = audit(&database, &AuditScope::default()).await;
     assert_eq!((report.verdict, report.ledger_ahead), ("ledger_ahead", 6));
+}
+
+/// The ledger claimed for ever what an entry had claimed and its message did not hold.
+#[tokio::test]
+async fn what_a_retried_entry_claimed_and_does_not_hold_is_claimed_no_more() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let entry = |payload: &[u8], from, to| {
+        let entry = QuarantineEntry::new(noon(), "t1", "topic", QuarantineReason::Undecodable, "", payload);
+        let numbers = SeqRanges::range(from, to);
+        Item::Quarantine(Box::new(entry.numbered(&terminal("t1"), BootId(7), numbers)))
+    };
+    let batch = vec![boot(1, 7, &[1, 2, 3, 7], None, None), entry(b"x", 5, 9), entry(b"y", 9, 9)];
+    serve(&database, batch).await;
+    assert_eq!(audit(&database, &AuditScope::default()).await.unaccounted, 1);
+    // It was number 5.
+    serve(&database, vec![boot(1, 7, &[5], None, None)]).await;
+    let first = "SELECT quarantine_id FROM quarantine WHERE payload = 'x'";
+    let id = count(&database, first).await;
+    let retried = store::QuarantineRetried { id, boot: BootId(7), numbers: SeqRanges::range(5, 5) };
+    database.quarantine_retried(&[retried], "me", at_ms(0)).await.unwrap();
+    let accounted: String = sqlx::query_scalar("SELECT accounted::text FROM sequence_ledger")
+        .fetch_one(database.pool())
+        .await
+        .unwrap();
+    assert_eq!(accounted, "{[1,4),[5,6),[7,8),[9,10)}", "7 is a row, 9 another entry");
+    let report = audit(&database, &AuditScope::default()).await;
+    assert_eq!((report.ledger_ahead, report.ledger_behind, report.unaccounted), (0, 0, 3));
+    let open = "SELECT count(*) FROM sequence_gap WHERE outcome = 'open' AND seq_from IN (4, 6, 8)";
+    assert_eq!(count(&database, open).await, 3, "and is missed");
 }
