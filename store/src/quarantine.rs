@@ -5,7 +5,7 @@ mod desk;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::{ArrivalNo, BootId, TerminalId, Timestamp, limits};
 use sha2::{Digest, Sha256};
@@ -169,19 +169,68 @@ const INSERT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// See [`limits::QUARANTINE_BYTES_PER_DAY_MAX`].
 const DAY: Duration = Duration::from_hours(24);
 
-/// Cuts what is more than quarantine keeps whole of a terminal within a day. Asks the database only where something is
-/// large. Gives how many were cut.
-pub(crate) async fn quarantine_cut(
-    connection: &mut PgConnection,
-    entries: &mut [QuarantineEntry],
-) -> Result<u64, sqlx::Error> {
-    let is_large = |entry: &QuarantineEntry| entry.payload.len() > limits::QUARANTINE_HEAD_BYTES;
-    let large: BTreeSet<String> =
-        entries.iter().filter(|entry| is_large(entry)).map(|entry| storable(&entry.terminal_id)).collect();
-    if large.is_empty() {
-        return Ok(0);
+/// How long a terminal that has too much is not asked about again.
+const FULL_FOR: Duration = Duration::from_mins(1);
+/// Terminals remembered as having too much; above, all are asked about again.
+const FULL_MAX: usize = 10_000;
+
+/// What of payloads is kept whole. Remembers who has too much, so that such a terminal costs the commits of its
+/// neighbours nothing more.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    full: HashMap<String, Instant>,
+}
+
+impl Room {
+    /// Cuts what is more than quarantine keeps whole of a terminal within a day. Asks the database only where something
+    /// is large. Gives how many were cut.
+    pub(crate) async fn cut(
+        &mut self,
+        connection: &mut PgConnection,
+        entries: &mut [QuarantineEntry],
+        now: Instant,
+    ) -> Result<u64, sqlx::Error> {
+        let newest = entries.iter().map(|entry| entry.arrived).max().unwrap_or_default();
+        let mut large: Vec<(String, &mut QuarantineEntry)> = entries
+            .iter_mut()
+            .filter(|entry| entry.payload.len() > limits::QUARANTINE_HEAD_BYTES)
+            .map(|entry| (storable(&entry.terminal_id), entry))
+            .collect();
+        self.full.retain(|_, until| now < *until);
+        let asked: BTreeSet<&str> = large
+            .iter()
+            .map(|(terminal, _)| terminal.as_str())
+            .filter(|terminal| !self.full.contains_key(*terminal))
+            .collect();
+        let mut kept = match asked.is_empty() {
+            true => HashMap::new(),
+            false => kept_whole(connection, &asked, newest.minus(DAY)).await?,
+        };
+        let mut cut = 0;
+        for (terminal, entry) in &mut large {
+            let sum = kept.entry(terminal.clone()).or_default();
+            *sum += entry.payload.len() as u64;
+            if *sum > limits::QUARANTINE_BYTES_PER_DAY_MAX || self.full.contains_key(terminal) {
+                entry.cut();
+                cut += 1;
+                // Not prolonged by what comes meanwhile: asked again once a minute.
+                self.full.entry(terminal.clone()).or_insert(now + FULL_FOR);
+            }
+        }
+        if self.full.len() > FULL_MAX {
+            self.full.clear();
+        }
+        Ok(cut)
     }
-    let newest = entries.iter().map(|entry| entry.arrived).max().unwrap_or_default();
+}
+
+/// Bytes of payloads over 4 KB that are kept whole of these terminals and arrived since then. Some milliseconds for
+/// one that has as many as are kept.
+async fn kept_whole(
+    connection: &mut PgConnection,
+    terminals: &BTreeSet<&str>,
+    since: Timestamp,
+) -> Result<HashMap<String, u64>, sqlx::Error> {
     // What is longer than a cut payload is whole. The condition is that of the index `quarantine_whole`.
     let kept: Vec<(String, i64)> = sqlx::query_as(
         "SELECT terminal_id, sum(payload_len)::int8
@@ -191,22 +240,11 @@ pub(crate) async fn quarantine_cut(
            AND arrived > $2
          GROUP BY terminal_id",
     )
-    .bind(large.into_iter().collect::<Vec<_>>())
-    .bind(newest.minus(DAY).to_utc())
+    .bind(terminals.iter().copied().collect::<Vec<_>>())
+    .bind(since.to_utc())
     .fetch_all(connection)
     .await?;
-    let mut kept: HashMap<String, u64> =
-        kept.into_iter().map(|(terminal, bytes)| (terminal, bytes.unsigned_abs())).collect();
-    let mut cut = 0;
-    for entry in entries.iter_mut().filter(|entry| is_large(entry)) {
-        let sum = kept.entry(storable(&entry.terminal_id)).or_default();
-        *sum += entry.payload.len() as u64;
-        if *sum > limits::QUARANTINE_BYTES_PER_DAY_MAX {
-            entry.cut();
-            cut += 1;
-        }
-    }
-    Ok(cut)
+    Ok(kept.into_iter().map(|(terminal, bytes)| (terminal, bytes.unsigned_abs())).collect())
 }
 
 /// Stores them, a few megabytes in a statement; those that are there already add nothing but numbers that were not

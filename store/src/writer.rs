@@ -24,7 +24,7 @@ use time::OffsetDateTime;
 
 use crate::copy::CopyBuffer;
 use crate::fault_period::AllNew;
-use crate::quarantine::{QuarantineEntry, QuarantineReason, quarantine_cut, quarantine_insert};
+use crate::quarantine::{QuarantineEntry, QuarantineReason, Room, quarantine_insert};
 use crate::source::Sources;
 use crate::{Database, Edition, LedgerNotes, StoreError, fault_period, rollup};
 use batch::Batch;
@@ -96,6 +96,7 @@ pub struct Writer {
     /// `None`: what it commits is of the past, and tells nothing of clocks.
     clocks: Option<fault_period::Clocks>,
     standings: fault_period::Standings,
+    quarantine_room: Room,
     session: Option<Session>,
     ledger: Option<LedgerNotes>,
 }
@@ -120,6 +121,7 @@ impl Writer {
             sources: Sources::default(),
             clocks: Some(fault_period::Clocks::default()),
             standings: fault_period::Standings::default(),
+            quarantine_room: Room::default(),
             session: None,
             ledger: None,
         }
@@ -236,7 +238,10 @@ impl Writer {
             self.metrics.clock_skewed.set(skewed);
         }
         if !batch.quarantine.is_empty() {
-            report.quarantined_cut = quarantine_cut(&mut session.connection, &mut batch.quarantine).await?;
+            report.quarantined_cut = self
+                .quarantine_room
+                .cut(&mut session.connection, &mut batch.quarantine, Instant::now())
+                .await?;
             quarantine_insert(&mut session.connection, &batch.quarantine).await?;
             report.quarantined = batch.quarantine.len() as u64;
             report.quarantined_as = batch.quarantine.last().map(|entry| entry.reason);
