@@ -132,7 +132,9 @@ async fn what_is_in_quarantine_comes_back_or_is_dropped() {
     let database = TestDatabase::new().await;
     let url = database.url();
     let topic = "lift/v1/350102/t9/telemetry.json";
-    quarantine(&database, topic, QuarantineReason::UnknownTerminal, &batch(7, &[1, 2], "")).await;
+    // Of the size of 50 readings.
+    let large = batch(7, &[1, 2], &" ".repeat(12_000));
+    quarantine(&database, topic, QuarantineReason::UnknownTerminal, &large).await;
     quarantine(&database, topic, QuarantineReason::Undecodable, "not JSON at all").await;
     // As the store writes a row.
     let future = r#"{"boot":7,"readings":[{"floor":"3","seq":3,"time":"2099-01-01T00:00:00Z"}]}"#;
@@ -169,6 +171,38 @@ async fn what_is_in_quarantine_comes_back_or_is_dropped() {
     assert_eq!(liftwatch(url, &[&drop[..], &["--yes"]].concat()).0, Some(0));
     assert_eq!(count(url, "SELECT count(*) FROM quarantine").await, 1);
     assert_eq!(count(url, "SELECT count(*) FROM audit WHERE action = 'quarantine.drop'").await, 1);
+}
+
+#[tokio::test]
+async fn retry_goes_the_oldest_first_and_says_what_became_of_each() {
+    let database = TestDatabase::new().await;
+    let url = database.url();
+    assert_eq!(liftwatch(url, &["terminal", "add", "t9", "--area", "350102"]).0, Some(0));
+    let time = now();
+    let row =
+        |floor: &str| format!(r#"{{"boot":7,"readings":[{{"floor":"{floor}","seq":3,"time":"{time}"}}]}}"#);
+    quarantine(&database, "telemetry", QuarantineReason::TooOld, &row("4")).await;
+    quarantine(&database, "telemetry", QuarantineReason::TooOld, &row("5")).await;
+    // As earlier versions wrote statistics without a number.
+    let statistics = format!(r#"{{"boot":7,"seq":-5,"time":"{time}","door_open_count":1}}"#);
+    quarantine(&database, "stats", QuarantineReason::TooOld, &statistics).await;
+    let (code, out, error) = liftwatch(url, &["quarantine", "retry", "--all"]);
+    assert!(out.contains(": stays: it is now key_conflict"), "{out}{error}");
+    assert!(code == Some(0) && out.contains("2 stored; stay: key_conflict 1."), "{out}{error}");
+    assert_eq!(
+        count(url, "SELECT count(*) FROM telemetry WHERE floor = '4'").await,
+        1,
+        "the one that came first"
+    );
+    assert_eq!(count(url, "SELECT count(*) FROM statistics WHERE seq < 0").await, 1);
+    assert_eq!(count(url, "SELECT count(*) FROM quarantine").await, 1, "under its new reason alone");
+    let (_, out, _) = liftwatch(url, &["quarantine", "retry", "--all", "--dry-run"]);
+    assert!(out.contains("0 would be stored; stay: key_conflict 1"), "{out}");
+
+    for nothing in [&["retry", "999999"][..], &["drop", "999999", "--yes"]] {
+        let (code, _, error) = liftwatch(url, &[&["quarantine"], nothing].concat());
+        assert!(code == Some(1) && error.contains("there is no entry 999999 in quarantine"), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -14,10 +14,15 @@ pub const CODES_MAX: usize = 32;
 pub const CODE_BYTES_MAX: usize = 64;
 /// Bytes of a floor label; GB/T 24476 allows 4 characters, a character is at most 4 bytes.
 pub const FLOOR_BYTES_MAX: usize = 16;
-/// Bytes of a payload that are decoded; larger ones are quarantined by their hash and first 4 KB.
+/// Bytes of a payload that are decoded, and that quarantine keeps whole; larger ones are quarantined by their hash and
+/// first 4 KB.
 pub const PAYLOAD_BYTES_MAX: usize = 256 * 1024;
-/// Bytes of a payload kept in quarantine.
-pub const QUARANTINE_BYTES_MAX: usize = 4 * 1024;
+/// Bytes kept of a payload that is not kept whole. Also stands in the index `quarantine_whole`.
+pub const QUARANTINE_HEAD_BYTES: usize = 4 * 1024;
+/// Bytes of payloads over [`QUARANTINE_HEAD_BYTES`] that quarantine keeps whole of one terminal within 24 hours; of
+/// further ones it keeps the first 4 KB. A terminal that nobody understands and that sends a reading a second in batches
+/// of 50 stays below.
+pub const QUARANTINE_BYTES_PER_DAY_MAX: u64 = 64 * 1024 * 1024;
 /// Readings older than this by age are stored, but start no timers (补传, DOMAIN.md 6).
 pub const LATE_AGE: Duration = Duration::from_mins(1);
 /// A device time further ahead than this goes to quarantine as `future` (DOMAIN.md 6).

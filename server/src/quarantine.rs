@@ -3,7 +3,7 @@
 mod retry;
 
 use anyhow::{bail, ensure};
-use store::{QuarantineFilter, QuarantineReason, QuarantineRecord};
+use store::{Database, QuarantineFilter, QuarantineReason, QuarantineRecord};
 
 use crate::cli::{QuarantineCommand, Which};
 use crate::terminal::{actor, look, open, profiles};
@@ -15,7 +15,7 @@ pub(crate) async fn run(command: QuarantineCommand) -> anyhow::Result<()> {
             check_reason(reason.as_deref())?;
             let filter = QuarantineFilter { reason, terminal, since, ..QuarantineFilter::default() };
             let database = look(&config).await?;
-            let entries = database.quarantine_list(&filter, i64::MAX, i64::from(limit)).await?;
+            let entries = database.quarantine_list(&filter, i64::from(limit)).await?;
             for entry in &entries {
                 match json {
                     true => println!("{}", serde_json::to_string(entry)?),
@@ -29,7 +29,7 @@ pub(crate) async fn run(command: QuarantineCommand) -> anyhow::Result<()> {
         }
         QuarantineCommand::Show { id, config } => {
             let filter = QuarantineFilter { ids: vec![id], ..QuarantineFilter::default() };
-            let entries = look(&config).await?.quarantine_list(&filter, i64::MAX, 1).await?;
+            let entries = look(&config).await?.quarantine_page(&filter, i64::MIN, id).await?;
             let Some(entry) = entries.first() else { bail!("there is no entry {id} in quarantine") };
             print!("{}", whole(entry));
         }
@@ -38,17 +38,20 @@ pub(crate) async fn run(command: QuarantineCommand) -> anyhow::Result<()> {
             check_reason(which.reason.as_deref())?;
             let profiles = profiles(&config)?;
             let database = if dry_run { look(&config).await? } else { open(&config).await? };
+            check_ids(&database, &which.ids).await?;
             retry::run(&database, &profiles, &filter(which), dry_run).await?;
         }
         QuarantineCommand::Drop { which, older_than, yes, config } => {
             ensure!(named(&which), "name entries or a --reason");
             check_reason(which.reason.as_deref())?;
+            let database = if yes { open(&config).await? } else { look(&config).await? };
+            check_ids(&database, &which.ids).await?;
             let filter = QuarantineFilter { before: older_than, ..filter(which) };
             if !yes {
-                let count = look(&config).await?.quarantine_count(&filter).await?;
+                let count = database.quarantine_count(&filter).await?;
                 bail!("{count} entries would be dropped for good: add --yes");
             }
-            let dropped = open(&config).await?.quarantine_drop(&filter, &actor()).await?;
+            let dropped = database.quarantine_drop(&filter, &actor()).await?;
             println!("dropped {dropped} entries; the audit log keeps their numbers");
         }
     }
@@ -61,6 +64,14 @@ fn named(which: &Which) -> bool {
 
 fn filter(which: Which) -> QuarantineFilter {
     QuarantineFilter { ids: which.ids, reason: which.reason, ..QuarantineFilter::default() }
+}
+
+/// Nothing is done where one is named that is not there: it may be a slip.
+async fn check_ids(database: &Database, ids: &[i64]) -> anyhow::Result<()> {
+    let known = database.quarantine_known(ids).await?;
+    let missing: Vec<String> = ids.iter().filter(|id| !known.contains(id)).map(i64::to_string).collect();
+    ensure!(missing.is_empty(), "there is no entry {} in quarantine; nothing was done", missing.join(", "));
+    Ok(())
 }
 
 fn check_reason(reason: Option<&str>) -> anyhow::Result<()> {

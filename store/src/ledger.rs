@@ -15,6 +15,7 @@
 
 mod audit;
 mod books;
+mod lost;
 mod note;
 mod ranges;
 mod report;
@@ -27,10 +28,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use domain::{ArrivalNo, Timestamp};
+use domain::{ArrivalNo, SourceId, Timestamp};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use sqlx::postgres::PgConnection;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -52,8 +54,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_FACTOR: u32 = 50;
 /// But no longer: what took long may have been the wait for a database that was away.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
-/// Between two looks at the sums, which are for the metrics, and at what is older than the retention.
+/// Between two looks at the sums, which are for the metrics, at least: they are made of all open gaps and all that was
+/// ever declared, and [`PAUSE_FACTOR`] holds for them too.
 const SUMS_EVERY: Duration = Duration::from_secs(10);
+/// Between two looks at what is older than the retention.
 const PRUNE_EVERY: Duration = Duration::from_hours(1);
 /// After so long without an answer a write is given up, with its connection, and made again. Far longer than the
 /// largest takes.
@@ -105,6 +109,15 @@ impl LedgerMetrics {
     }
 }
 
+/// Judges the gaps of a source anew, after something else than a writer has changed what is accounted for.
+pub(crate) async fn judge(
+    connection: &mut PgConnection,
+    source: SourceId,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    table::write(connection, &[], &[source], now).await.map(drop)
+}
+
 /// A writer's way to the ledger.
 #[derive(Debug)]
 pub struct LedgerNotes {
@@ -139,7 +152,6 @@ pub struct Ledger {
     waiting: Waiting,
     /// The mark stands still until the ledger has caught up from the rows.
     behind: bool,
-    looked: Option<Instant>,
     pruned: Option<Instant>,
 }
 
@@ -160,6 +172,17 @@ impl Outcome {
             Err(_) => PAUSE,
         }
     }
+
+    /// When the sums are made again, where they were due at `before`.
+    fn look_due(&self, before: Instant) -> Instant {
+        match &self.written {
+            Ok((_, Some(sums))) => {
+                Instant::now() + sums.took.saturating_mul(PAUSE_FACTOR).clamp(SUMS_EVERY, PRUNE_EVERY)
+            }
+            Ok((_, None)) => before,
+            Err(_) => before.max(Instant::now() + SUMS_EVERY),
+        }
+    }
 }
 
 impl Ledger {
@@ -176,7 +199,6 @@ impl Ledger {
             arrival_start,
             waiting: Waiting::default(),
             behind: true,
-            looked: None,
             pruned: None,
         }
     }
@@ -208,7 +230,8 @@ impl Ledger {
     pub async fn run(self) {
         let Self { database, metrics, sender, mut notes, missed, mut told, mut waiting, mut behind, .. } =
             self;
-        let (mut looked, mut pruned) = (self.looked, self.pruned);
+        let mut pruned = self.pruned;
+        let mut look_due = Instant::now();
         // Something was forgotten since the write under way began: a catch-up does not make up for that.
         let mut overflowed = false;
         drop(sender);
@@ -228,6 +251,7 @@ impl Ledger {
                 }
                 Some(outcome) = ended(&mut job) => {
                     due = tokio::time::Instant::now() + outcome.pause();
+                    look_due = outcome.look_due(look_due);
                     behind &= !outcome.caught_up;
                     behind |= !settle(outcome, &mut waiting, &metrics);
                 }
@@ -235,13 +259,12 @@ impl Ledger {
                     let first = missed.swap(false, Ordering::Relaxed);
                     behind |= first | std::mem::take(&mut overflowed);
                     let now = Instant::now();
-                    let look = looked.is_none_or(|at| now.duration_since(at) >= SUMS_EVERY);
+                    let look = now >= look_due;
                     let prune = pruned.is_none_or(|at| now.duration_since(at) >= PRUNE_EVERY);
                     if waiting.is_empty() && !behind && !look {
                         due = tokio::time::Instant::now() + PAUSE;
                         continue;
                     }
-                    looked = if look { Some(now) } else { looked };
                     pruned = if prune { Some(now) } else { pruned };
                     // What a later note brings is above this mark, or the mark stands still.
                     let mark = told.iter().min().copied();

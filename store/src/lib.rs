@@ -57,7 +57,9 @@ pub use ledger::{
 };
 pub use maintenance::{MaintenanceMetrics, MaintenanceReport, Step};
 pub use presence::{PresenceRecord, TerminalPresence};
-pub use quarantine::{Numbered, QuarantineEntry, QuarantineFilter, QuarantineReason, QuarantineRecord};
+pub use quarantine::{
+    Numbered, QuarantineEntry, QuarantineFilter, QuarantineReason, QuarantineRecord, QuarantineRetried,
+};
 pub use query::{
     Connection, ElevatorSeries, FaultCount, FaultsBy, FieldSeries, FleetFilter, FleetMinute, FleetState,
     LatestStates, Maintainer, MinuteReading, Month, Plan, Point, Queries, QueryConfig, QueryError,

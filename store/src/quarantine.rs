@@ -3,12 +3,16 @@
 
 mod desk;
 
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use domain::{ArrivalNo, BootId, TerminalId, Timestamp, limits};
 use sha2::{Digest, Sha256};
 use sqlx::postgres::PgConnection;
 
 use crate::{Database, SeqRanges, StoreError};
-pub use desk::{QuarantineFilter, QuarantineRecord};
+pub use desk::{QuarantineFilter, QuarantineRecord, QuarantineRetried};
 
 /// Why something is in quarantine. Stable: add, never rename.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,8 +95,9 @@ pub struct QuarantineEntry {
     pub reason: QuarantineReason,
     /// More about why.
     pub detail: String,
-    /// Its first [`limits::QUARANTINE_BYTES_MAX`] bytes.
-    pub payload: Vec<u8>,
+    /// All of it, or the first [`limits::QUARANTINE_HEAD_BYTES`] of what is larger than is decoded. Shared, as the
+    /// writer takes a copy of each entry.
+    pub payload: Arc<[u8]>,
     /// SHA-256 of all of it.
     pub payload_sha256: [u8; 32],
     /// Bytes of all of it.
@@ -101,6 +106,11 @@ pub struct QuarantineEntry {
 
 impl QuarantineEntry {
     const TEXT_BYTES_MAX: usize = 1024;
+
+    /// Keeps no more of it than anything in quarantine may take.
+    fn cut(&mut self) {
+        self.payload = self.payload[..limits::QUARANTINE_HEAD_BYTES].into();
+    }
 
     /// Keeps a payload that is wholly at hand.
     pub fn new(
@@ -119,7 +129,10 @@ impl QuarantineEntry {
             topic: topic.to_owned(),
             reason,
             detail: detail.into(),
-            payload: payload[..payload.len().min(limits::QUARANTINE_BYTES_MAX)].to_vec(),
+            payload: match payload.len() > limits::PAYLOAD_BYTES_MAX {
+                true => payload[..limits::QUARANTINE_HEAD_BYTES].into(),
+                false => payload.into(),
+            },
             payload_sha256: Sha256::digest(payload).into(),
             payload_len: payload.len() as u64,
         }
@@ -151,12 +164,110 @@ fn multirange(numbers: &SeqRanges) -> String {
     format!("{{{}}}", ranges.join(","))
 }
 
-/// Stores them in one statement; those that are there already add nothing but numbers that were not known.
-/// Returns how many were new, or told more.
+/// Bytes of payloads in one statement.
+const INSERT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// See [`limits::QUARANTINE_BYTES_PER_DAY_MAX`].
+const DAY: Duration = Duration::from_hours(24);
+
+/// How long a terminal that has too much is not asked about again.
+const FULL_FOR: Duration = Duration::from_mins(1);
+/// Terminals remembered as having too much; above, all are asked about again.
+const FULL_MAX: usize = 10_000;
+
+/// What of payloads is kept whole. Remembers who has too much, so that such a terminal costs the commits of its
+/// neighbours nothing more.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    full: HashMap<String, Instant>,
+}
+
+impl Room {
+    /// Cuts what is more than quarantine keeps whole of a terminal within a day. Asks the database only where something
+    /// is large. Gives how many were cut.
+    pub(crate) async fn cut(
+        &mut self,
+        connection: &mut PgConnection,
+        entries: &mut [QuarantineEntry],
+        now: Instant,
+    ) -> Result<u64, sqlx::Error> {
+        let newest = entries.iter().map(|entry| entry.arrived).max().unwrap_or_default();
+        let mut large: Vec<(String, &mut QuarantineEntry)> = entries
+            .iter_mut()
+            .filter(|entry| entry.payload.len() > limits::QUARANTINE_HEAD_BYTES)
+            .map(|entry| (storable(&entry.terminal_id), entry))
+            .collect();
+        self.full.retain(|_, until| now < *until);
+        let asked: BTreeSet<&str> = large
+            .iter()
+            .map(|(terminal, _)| terminal.as_str())
+            .filter(|terminal| !self.full.contains_key(*terminal))
+            .collect();
+        let mut kept = match asked.is_empty() {
+            true => HashMap::new(),
+            false => kept_whole(connection, &asked, newest.minus(DAY)).await?,
+        };
+        let mut cut = 0;
+        for (terminal, entry) in &mut large {
+            let sum = kept.entry(terminal.clone()).or_default();
+            *sum += entry.payload.len() as u64;
+            if *sum > limits::QUARANTINE_BYTES_PER_DAY_MAX || self.full.contains_key(terminal) {
+                entry.cut();
+                cut += 1;
+                // Not prolonged by what comes meanwhile: asked again once a minute.
+                self.full.entry(terminal.clone()).or_insert(now + FULL_FOR);
+            }
+        }
+        if self.full.len() > FULL_MAX {
+            self.full.clear();
+        }
+        Ok(cut)
+    }
+}
+
+/// Bytes of payloads over 4 KB that are kept whole of these terminals and arrived since then. Some milliseconds for
+/// one that has as many as are kept.
+async fn kept_whole(
+    connection: &mut PgConnection,
+    terminals: &BTreeSet<&str>,
+    since: Timestamp,
+) -> Result<HashMap<String, u64>, sqlx::Error> {
+    // What is longer than a cut payload is whole. The condition is that of the index `quarantine_whole`.
+    let kept: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT terminal_id, sum(payload_len)::int8
+         FROM quarantine
+         WHERE terminal_id = ANY ($1)
+           AND length(payload) > 4096
+           AND arrived > $2
+         GROUP BY terminal_id",
+    )
+    .bind(terminals.iter().copied().collect::<Vec<_>>())
+    .bind(since.to_utc())
+    .fetch_all(connection)
+    .await?;
+    Ok(kept.into_iter().map(|(terminal, bytes)| (terminal, bytes.unsigned_abs())).collect())
+}
+
+/// Stores them, a few megabytes in a statement; those that are there already add nothing but numbers that were not
+/// known. Returns how many were new, or told more.
 pub(crate) async fn quarantine_insert(
     connection: &mut PgConnection,
     entries: &[QuarantineEntry],
 ) -> Result<u64, sqlx::Error> {
+    let (mut rest, mut stored) = (entries, 0);
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = |entry: &&QuarantineEntry| {
+            bytes += entry.payload.len();
+            bytes <= INSERT_BYTES_MAX
+        };
+        let (part, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+        stored += insert_part(&mut *connection, part).await?;
+        rest = later;
+    }
+    Ok(stored)
+}
+
+async fn insert_part(connection: &mut PgConnection, entries: &[QuarantineEntry]) -> Result<u64, sqlx::Error> {
     let text = |of: fn(&QuarantineEntry) -> &str| -> Vec<String> {
         entries.iter().map(|entry| storable(of(entry))).collect()
     };
@@ -164,10 +275,7 @@ pub(crate) async fn quarantine_insert(
     let len: Vec<i64> =
         entries.iter().map(|entry| i64::try_from(entry.payload_len).unwrap_or(i64::MAX)).collect();
     let sha256: Vec<&[u8]> = entries.iter().map(|entry| entry.payload_sha256.as_slice()).collect();
-    let payload: Vec<&[u8]> = entries
-        .iter()
-        .map(|entry| &entry.payload[..entry.payload.len().min(limits::QUARANTINE_BYTES_MAX)])
-        .collect();
+    let payload: Vec<&[u8]> = entries.iter().map(|entry| &*entry.payload).collect();
     let arrival_no: Vec<Option<i64>> =
         entries.iter().map(|entry| entry.arrival_no.map(|number| number.0)).collect();
     let boot: Vec<Option<i64>> = entries

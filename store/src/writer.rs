@@ -24,7 +24,7 @@ use time::OffsetDateTime;
 
 use crate::copy::CopyBuffer;
 use crate::fault_period::AllNew;
-use crate::quarantine::{QuarantineEntry, quarantine_insert};
+use crate::quarantine::{QuarantineEntry, QuarantineReason, Room, quarantine_insert};
 use crate::source::Sources;
 use crate::{Database, Edition, LedgerNotes, StoreError, fault_period, rollup};
 use batch::Batch;
@@ -70,6 +70,10 @@ pub struct CommitReport {
     pub rows_repeated: u64,
     /// Things put into quarantine, new or there already.
     pub quarantined: u64,
+    /// Why the last of them is there.
+    pub quarantined_as: Option<QuarantineReason>,
+    /// Of these, payloads that were cut because their terminal has too much in quarantine.
+    pub quarantined_cut: u64,
     /// Statements that sent rows; 1 on the straight way.
     pub statements: u32,
     /// Statements about occurrences of faults; none for readings that show nothing new.
@@ -92,6 +96,7 @@ pub struct Writer {
     /// `None`: what it commits is of the past, and tells nothing of clocks.
     clocks: Option<fault_period::Clocks>,
     standings: fault_period::Standings,
+    quarantine_room: Room,
     session: Option<Session>,
     ledger: Option<LedgerNotes>,
 }
@@ -116,6 +121,7 @@ impl Writer {
             sources: Sources::default(),
             clocks: Some(fault_period::Clocks::default()),
             standings: fault_period::Standings::default(),
+            quarantine_room: Room::default(),
             session: None,
             ledger: None,
         }
@@ -232,8 +238,13 @@ impl Writer {
             self.metrics.clock_skewed.set(skewed);
         }
         if !batch.quarantine.is_empty() {
+            report.quarantined_cut = self
+                .quarantine_room
+                .cut(&mut session.connection, &mut batch.quarantine, Instant::now())
+                .await?;
             quarantine_insert(&mut session.connection, &batch.quarantine).await?;
             report.quarantined = batch.quarantine.len() as u64;
+            report.quarantined_as = batch.quarantine.last().map(|entry| entry.reason);
             self.metrics.quarantined(&batch.quarantine);
         }
         // Last: the ledger never claims what is not committed.

@@ -4,6 +4,7 @@
 //! next try finds its rows there already. Rows keep their time and number of arrival. The rules see nothing of
 //! it. Works beside a running server: numbers of sources and keys of rows belong to the database.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,19 +12,18 @@ use domain::limits::{Admission, admit};
 use domain::{Arrival, ArrivalNo, Message, Timestamp};
 use ingest::{ProfileView, Profiles, decode, decode_open};
 use store::{
-    Database, Incoming, Item, Ledger, LedgerMetrics, QuarantineFilter, QuarantineRecord, Registry,
-    StoreMetrics, TerminalRecord, Writer,
+    CommitReport, Database, Incoming, Item, Ledger, LedgerMetrics, QuarantineFilter, QuarantineReason,
+    QuarantineRecord, QuarantineRetried, Registry, StoreMetrics, TerminalRecord, Writer, message_numbers,
 };
 
-use crate::terminal::actor;
-
-/// Entries in memory at once.
-const PAGE: i64 = 200;
+use crate::terminal::{actor, moment};
 
 /// What became of an entry.
 enum Fate {
     /// Its rows are stored, and it is gone; so many of them went to quarantine by themselves.
     Stored { apart: u64 },
+    /// It is one row, which is in quarantine for this reason now; the entry is gone.
+    Moved(QuarantineReason),
     /// It stays.
     Kept(String),
 }
@@ -37,11 +37,14 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     let registry = Registry::load(database).await?;
     let (mut stored, mut kept) = (0_u64, BTreeMap::<String, u64>::new());
-    let mut before = i64::MAX;
+    // What goes into quarantine by itself meanwhile is not tried once more.
+    let newest = database.quarantine_last().await?.unwrap_or(i64::MIN);
+    let mut after = i64::MIN;
     loop {
-        let entries = database.quarantine_list(filter, before, PAGE).await?;
+        // The oldest first: of two rows with one key, the one that came first is stored.
+        let entries = database.quarantine_page(filter, after, newest).await?;
         let Some(last) = entries.last() else { break };
-        before = last.id;
+        after = last.id;
         let fates = page(database, &registry, profiles, &entries, dry_run).await?;
         for (entry, fate) in entries.iter().zip(fates) {
             match fate {
@@ -53,6 +56,10 @@ pub(super) async fn run(
                             entry.id
                         );
                     }
+                }
+                Fate::Moved(reason) => {
+                    println!("{}: stays: it is now {}", entry.id, reason.slug());
+                    *kept.entry(reason.slug().to_owned()).or_default() += 1;
                 }
                 Fate::Kept(why) => {
                     println!("{}: stays: {why}", entry.id);
@@ -83,30 +90,25 @@ async fn page(
     let mut fates = Vec::with_capacity(entries.len());
     let mut gone = Vec::new();
     for entry in entries {
-        let fate = match incoming(registry, profiles, entry) {
-            Err(why) => Fate::Kept(why),
-            Ok(incoming) if dry_run => {
-                let retention = database.config().retention.admitted();
-                let apart = times(&incoming.message)
-                    .filter(|time| admit(*time, entry.arrived, retention) != Admission::Stored)
-                    .count() as u64;
-                match is_row(entry) && apart > 0 {
-                    true => Fate::Kept(format!("it is still {}", entry.reason)),
-                    false => Fate::Stored { apart },
-                }
+        let incoming = match incoming(registry, profiles, entry) {
+            Ok(incoming) => incoming,
+            Err(why) => {
+                fates.push(Fate::Kept(why));
+                continue;
             }
-            Ok(incoming) => match writer.commit(&[Item::Message(incoming)]).await {
-                // One row by itself that is refused is the same entry again.
-                Ok(report) if is_row(entry) && report.quarantined > 0 => {
-                    Fate::Kept(format!("it is still {}", entry.reason))
-                }
-                Ok(report) => Fate::Stored { apart: report.quarantined },
-                Err(error) if error.retryable() => return Err(error.into()),
-                Err(error) => Fate::Kept(error.to_string()),
-            },
         };
-        if matches!(fate, Fate::Stored { .. }) {
-            gone.push(entry.id);
+        if dry_run {
+            fates.push(foreseen(database, entry, &incoming.message));
+            continue;
+        }
+        let (boot, numbers) = (incoming.message.boot(), message_numbers(&incoming.message));
+        let fate = match writer.commit(&[Item::Message(incoming)]).await {
+            Ok(report) => became(entry, &report),
+            Err(error) if error.retryable() => return Err(error.into()),
+            Err(error) => Fate::Kept(error.to_string()),
+        };
+        if !matches!(fate, Fate::Kept(_)) {
+            gone.push(QuarantineRetried { id: entry.id, boot, numbers });
         }
         fates.push(fate);
     }
@@ -115,8 +117,37 @@ async fn page(
         return Ok(fates);
     }
     ledger.add().await?;
-    database.quarantine_retried(&gone, &actor()).await?;
+    database.quarantine_retried(&gone, &actor(), moment()).await?;
     Ok(fates)
+}
+
+fn became(entry: &QuarantineRecord, report: &CommitReport) -> Fate {
+    match report.quarantined_as.filter(|_| is_row(entry)) {
+        None => Fate::Stored { apart: report.quarantined },
+        // One row by itself that is refused as before is the same entry again.
+        Some(reason) if reason.slug() == entry.reason => Fate::Kept(format!("it is still {}", entry.reason)),
+        Some(reason) => Fate::Moved(reason),
+    }
+}
+
+/// What would become of an entry, as far as that can be told without trying.
+fn foreseen(database: &Database, entry: &QuarantineRecord, message: &Message) -> Fate {
+    if entry.reason == QuarantineReason::KeyConflict.slug() {
+        return Fate::Kept("a row with its key and other content is stored".to_owned());
+    }
+    if entry.reason == QuarantineReason::TooManyBoots.slug() {
+        return Fate::Kept(
+            "whether its terminal may begin a boot today cannot be told without trying".to_owned(),
+        );
+    }
+    let retention = database.config().retention.admitted();
+    let apart = times(message)
+        .filter(|time| admit(*time, entry.arrived, retention) != Admission::Stored)
+        .count() as u64;
+    match is_row(entry) && apart > 0 {
+        true => Fate::Kept(format!("it is still {}", entry.reason)),
+        false => Fate::Stored { apart },
+    }
 }
 
 fn times(message: &Message) -> Box<dyn Iterator<Item = Timestamp> + '_> {
@@ -124,6 +155,19 @@ fn times(message: &Message) -> Box<dyn Iterator<Item = Timestamp> + '_> {
         Message::Telemetry(batch) => Box::new(batch.readings.iter().map(|reading| reading.time)),
         Message::Event(batch) => Box::new(batch.events.iter().map(|event| event.time)),
         Message::Statistics(statistics) => Box::new(std::iter::once(statistics.time)),
+    }
+}
+
+/// Earlier versions wrote down the number of statistics that had none: it is derived again.
+fn without_derived(payload: &[u8]) -> Cow<'_, [u8]> {
+    match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(payload) {
+        Ok(mut fields)
+            if fields.get("seq").and_then(serde_json::Value::as_i64).is_some_and(|seq| seq < 0) =>
+        {
+            fields.remove("seq");
+            serde_json::to_vec(&fields).map_or(payload.into(), Cow::Owned)
+        }
+        _ => payload.into(),
     }
 }
 
@@ -144,7 +188,7 @@ fn row_channel(entry: &QuarantineRecord) -> Option<&'static str> {
 /// The message it is, with its arrival; or why it cannot be read.
 fn incoming(registry: &Registry, profiles: &Profiles, entry: &QuarantineRecord) -> Result<Incoming, String> {
     if !entry.is_whole() {
-        return Err(format!("only {} of its {} bytes are kept", entry.payload.len(), entry.payload_len));
+        return Err(format!("only {} of its {} bytes are kept", entry.payload_kept, entry.payload_len));
     }
     if entry.topic.is_empty() {
         return Err("it is kept as text only".to_owned());
@@ -171,7 +215,7 @@ fn message(
     let decoded = match row_channel(entry) {
         Some(channel) => {
             let topic = format!("lift/v1/{}/{}/{channel}.json", terminal.area, entry.terminal);
-            decode_open(&topic, &entry.payload, view)
+            decode_open(&topic, &without_derived(&entry.payload), view)
         }
         None => decode(&entry.topic, &entry.payload, view),
     };

@@ -12,9 +12,10 @@ use sqlx::{AssertSqlSafe, Connection, Row as _};
 use time::OffsetDateTime;
 
 use super::books::{Mend, mend, side_books};
-use super::report::{AuditGap, AuditReport, AuditScope, GAPS_NAMED_MAX, UsedTwice};
+use super::lost::{Teller, tellers};
+use super::report::{AuditReport, AuditScope, GAPS_NAMED_MAX, UsedTwice};
 use super::table::{NUMBERED, WORK_MEM};
-use super::verdict::{Books, GapOutcome, SET_BACK_MAX, Yardstick};
+use super::verdict::{Books, Gap, SET_BACK_MAX, Yardstick};
 use crate::{Database, Kept, StoreError};
 
 /// Sources whose books are looked at together.
@@ -115,6 +116,12 @@ struct Auditor<'a> {
     ended: bool,
     repair: bool,
     mends: Vec<Mend>,
+    tellers: Vec<Teller>,
+    /// Of each source that decides what a teller means.
+    last_known: HashMap<i32, i64>,
+    deciding: HashSet<i32>,
+    /// Sources of rows that are no sources.
+    orphans: HashSet<i32>,
     terminal_last: Option<String>,
     terminals: HashSet<String>,
 }
@@ -169,6 +176,10 @@ impl<'a> Auditor<'a> {
             ended: false,
             repair,
             mends: Vec::new(),
+            tellers: Vec::new(),
+            last_known: HashMap::new(),
+            deciding: HashSet::new(),
+            orphans: HashSet::new(),
             terminal_last: None,
             terminals: HashSet::new(),
         }
@@ -188,6 +199,8 @@ impl<'a> Auditor<'a> {
         self.report.kept_since = self.floors.newest();
         self.resolve(&mut transaction).await?;
         self.count(&mut transaction).await?;
+        self.tellers = tellers(&mut transaction, self.asked.as_deref()).await?;
+        self.deciding = self.tellers.iter().flat_map(Teller::sources).collect();
         let islands = format!("DECLARE islands NO SCROLL CURSOR FOR {}", self.islands());
         sqlx::raw_sql(AssertSqlSafe(islands)).execute(&mut *transaction).await?;
         let mut after = i32::MIN;
@@ -197,6 +210,8 @@ impl<'a> Auditor<'a> {
             after = last.source;
             self.judge(&mut transaction, &sources).await?;
         }
+        self.enter_lost();
+        self.enter_orphans(&mut transaction).await?;
         transaction.commit().await?;
         self.report.terminals = self.terminals.len() as u64;
         self.report.verdict = match (self.report.unaccounted, self.report.ledger_ahead) {
@@ -405,7 +420,10 @@ impl<'a> Auditor<'a> {
         let mut in_period: BTreeMap<i32, i64> = BTreeMap::new();
         let mut twice: BTreeMap<i32, (i64, i64, u64)> = BTreeMap::new();
         for island in islands {
-            let Some(book) = books.get_mut(&island.source) else { continue };
+            let Some(book) = books.get_mut(&island.source) else {
+                self.enter_orphan(&island);
+                continue;
+            };
             book.stored.insert(island.from, island.to);
             book.arrived.push(island.arrived);
             // They come in the order of their numbers.
@@ -424,6 +442,11 @@ impl<'a> Auditor<'a> {
             book.time_first = Some(book.time_first.map_or(named.first_seen, |at| at.min(named.first_seen)));
             let arrived = in_period.get(&named.source).copied().unwrap_or_default();
             self.report.filled_late += filled.get(&named.source).copied().unwrap_or_default();
+            if self.deciding.contains(&named.source)
+                && let Some(last) = book.last_known()
+            {
+                self.last_known.insert(named.source, last);
+            }
             self.enter(named, book, arrived);
             if let Some((from, to, rows)) = twice.get(&named.source) {
                 self.report.used_twice += rows;
@@ -442,6 +465,59 @@ impl<'a> Auditor<'a> {
         Ok(())
     }
 
+    /// Boots of which nothing came.
+    fn enter_lost(&mut self) {
+        for teller in std::mem::take(&mut self.tellers) {
+            let missing = teller.missing(&self.last_known);
+            if missing.is_empty() || !self.by.covers(teller.noted) {
+                continue;
+            }
+            self.enter_source(&teller.terminal);
+            let (noted, outcome) = (Some(teller.noted), self.by.outcome(Some(teller.noted)));
+            for (from, to) in missing.as_slice() {
+                let gap = Gap { from: *from, to: *to, tail: true, noted, outcome };
+                self.report.enter_gap(&teller.terminal, teller.boot, &gap);
+            }
+        }
+    }
+
+    fn enter_orphan(&mut self, island: &Island) {
+        self.orphans.insert(island.source);
+        let numbers = (island.to - island.from).unsigned_abs() + 1;
+        self.report.ledger_ahead = self.report.ledger_ahead.saturating_add(numbers);
+    }
+
+    /// Rows and books of sources that are gone: nobody can say whose they are.
+    async fn enter_orphans(&mut self, connection: &mut PgConnection) -> Result<(), StoreError> {
+        for island in self.take_islands(connection, i32::MAX).await? {
+            self.enter_orphan(&island);
+        }
+        if self.asked.is_some() {
+            return Ok(());
+        }
+        let claimed: i64 = sqlx::query_scalar(
+            "SELECT least(coalesce(sum(upper(range)::numeric - lower(range)), 0), 9e18)::int8
+             FROM sequence_ledger AS ledger
+             CROSS JOIN LATERAL unnest(accounted) AS range
+             WHERE NOT EXISTS (SELECT FROM source WHERE source.source = ledger.source)
+               AND source <> ALL ($1)",
+        )
+        .bind(self.orphans.iter().copied().collect::<Vec<_>>())
+        .fetch_one(connection)
+        .await?;
+        self.report.ledger_ahead = self.report.ledger_ahead.saturating_add(claimed.unsigned_abs());
+        Ok(())
+    }
+
+    fn enter_source(&mut self, terminal: &String) {
+        self.report.sources += 1;
+        // Sources of a terminal often follow each other.
+        if self.terminal_last.as_ref() != Some(terminal) {
+            self.terminals.insert(terminal.clone());
+            self.terminal_last = Some(terminal.clone());
+        }
+    }
+
     /// Enters one source into the report.
     fn enter(&mut self, named: &Named, book: &Books, rows_in_period: i64) {
         let verdict = book.judge(&self.by);
@@ -457,35 +533,10 @@ impl<'a> Auditor<'a> {
         }
         let always = self.scope.from.is_none() && self.scope.to.is_none();
         if rows_in_period > 0 || !verdict.gaps.is_empty() || (always && quarantined > 0) {
-            report.sources += 1;
-            // Sources of a terminal often follow each other.
-            if self.terminal_last.as_ref() != Some(&named.terminal) {
-                self.terminals.insert(named.terminal.clone());
-                self.terminal_last = Some(named.terminal.clone());
-            }
+            self.enter_source(&named.terminal);
         }
         for gap in &verdict.gaps {
-            let sum = match gap.outcome {
-                GapOutcome::Open => &mut report.open,
-                GapOutcome::Dropped => &mut report.declared_dropped,
-                GapOutcome::Discarded => &mut report.discarded,
-                GapOutcome::Unaccounted => &mut report.unaccounted,
-            };
-            *sum = sum.saturating_add(gap.count());
-            if report.gaps.len() >= GAPS_NAMED_MAX {
-                report.gaps_more += 1;
-                continue;
-            }
-            report.gaps.push(AuditGap {
-                terminal: named.terminal.clone(),
-                boot: named.boot,
-                from: gap.from,
-                to: gap.to,
-                numbers: gap.count(),
-                noted: gap.noted,
-                tail: gap.tail,
-                outcome: gap.outcome,
-            });
+            self.report.enter_gap(&named.terminal, named.boot, gap);
         }
         if self.repair && !(verdict.behind.is_empty() && verdict.ahead.is_empty()) {
             let source = SourceId(named.source);

@@ -21,7 +21,7 @@ pub(crate) struct Mend {
     pub(crate) remove: SeqRanges,
 }
 
-/// Everything but the rows. `floors`: of elevators whose rows may be deleted up to a later time than those of
+/// Everything but the rows, in the order of their numbers: ranges out of order cost the square of their count. `floors`: of elevators whose rows may be deleted up to a later time than those of
 /// others. Returns how many numbers were filled late.
 pub(crate) async fn side_books(
     connection: &mut PgConnection,
@@ -34,24 +34,28 @@ pub(crate) async fn side_books(
         Ok((row.try_get("source")?, row.try_get("seq_from")?, row.try_get("seq_to")?))
     };
     let quarantined = sqlx::query(
-        "SELECT source.source, lower(range) AS seq_from, upper(range) - 1 AS seq_to
+        "SELECT source.source, lower(range) AS seq_from, upper(range) - 1 AS seq_to, arrived
          FROM source
          JOIN quarantine USING (terminal_id, boot)
          CROSS JOIN LATERAL unnest(numbers) AS range
          WHERE source.source = ANY ($1)
-           AND numbers IS NOT NULL",
+           AND numbers IS NOT NULL
+         ORDER BY source.source, range",
     )
     .bind(ids)
     .fetch_all(&mut *connection)
     .await?;
     for row in &quarantined {
         let (source, from, to) = range(row)?;
-        books.entry(source).or_default().quarantined.insert(from, to);
+        let book = books.entry(source).or_default();
+        book.quarantined.insert(from, to);
+        book.heard.push((to, row.try_get::<OffsetDateTime, _>("arrived")?.into()));
     }
     let gone = sqlx::query(
         "SELECT source, seq_from, seq_to, noted, reason
          FROM sequence_dropped
-         WHERE source = ANY ($1)",
+         WHERE source = ANY ($1)
+         ORDER BY source, seq_from",
     )
     .bind(ids)
     .fetch_all(&mut *connection)
@@ -61,6 +65,7 @@ pub(crate) async fn side_books(
         let book = books.entry(source).or_default();
         let by_operator = row.try_get::<&str, _>("reason")? == "discarded";
         if by_operator { &mut book.discarded } else { &mut book.dropped }.insert(from, to);
+        book.heard.push((to, row.try_get::<OffsetDateTime, _>("noted")?.into()));
     }
     let told = sqlx::query(
         "SELECT own.source, told.seq_last, told.noted

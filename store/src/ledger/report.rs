@@ -6,7 +6,7 @@ use std::time::Duration;
 use domain::{Area, TerminalId, Timestamp};
 use serde::Serialize;
 
-use super::verdict::GapOutcome;
+use super::verdict::{Gap, GapOutcome};
 
 /// Gaps named, at most; the counts hold all of them.
 pub const GAPS_NAMED_MAX: usize = 1_000;
@@ -133,5 +133,30 @@ impl AuditReport {
     /// Whether everything is accounted for and the ledger claims no more than that.
     pub fn is_ok(&self) -> bool {
         self.verdict == "ok"
+    }
+
+    /// Counts a gap, and names it while there is room.
+    pub(crate) fn enter_gap(&mut self, terminal: &str, boot: i64, gap: &Gap) {
+        let sum = match gap.outcome {
+            GapOutcome::Open => &mut self.open,
+            GapOutcome::Dropped => &mut self.declared_dropped,
+            GapOutcome::Discarded => &mut self.discarded,
+            GapOutcome::Unaccounted => &mut self.unaccounted,
+        };
+        *sum = sum.saturating_add(gap.count());
+        if self.gaps.len() >= GAPS_NAMED_MAX {
+            self.gaps_more += 1;
+            return;
+        }
+        self.gaps.push(AuditGap {
+            terminal: terminal.to_owned(),
+            boot,
+            from: gap.from,
+            to: gap.to,
+            numbers: gap.count(),
+            noted: gap.noted,
+            tail: gap.tail,
+            outcome: gap.outcome,
+        });
     }
 }

@@ -1,6 +1,6 @@
 //! The ledger's tables: what is written, and how it catches up from the rows.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::{ArrivalNo, ElevatorId, SourceId, Timestamp};
 use sqlx::postgres::{PgConnection, PgRow};
@@ -16,6 +16,11 @@ pub(crate) const NUMBERED: &[&str] = &["telemetry", "fault", "statistics"];
 pub(crate) const WORK_MEM: &str = "64MB";
 /// Runs in one statement.
 const RUNS_MAX: usize = 5_000;
+/// Sources in one statement of which something was told or declared: it costs the square of their count.
+const TOUCHED_MAX: usize = 500;
+/// What was told or declared so long before the mark was set is in the ledger. More than the longest write takes (see
+/// `CATCH_UP_WITHIN`), and than the clocks of database and server differ.
+const NOTED_BEFORE: Duration = Duration::from_hours(3);
 
 /// What a write has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,6 +37,7 @@ pub(crate) struct Sums {
     pub(crate) gaps_open: i64,
     pub(crate) numbers_missing: i64,
     pub(crate) numbers_dropped: i64,
+    pub(crate) took: Duration,
 }
 
 /// Writes what waits; a part that was written and is written again changes nothing.
@@ -42,21 +48,17 @@ pub(crate) async fn write(
     at: Timestamp,
 ) -> Result<Written, StoreError> {
     let mut written = Written::default();
-    let mut touched = touched;
-    let mut parts = runs.chunks(RUNS_MAX);
+    let (mut runs, mut touched) = (runs.chunks(RUNS_MAX), touched.chunks(TOUCHED_MAX));
     loop {
-        // What was touched goes with the last runs, so that it is judged with them.
-        let part = parts.next().unwrap_or_default();
-        let last = parts.len() == 0;
-        let with = if last { std::mem::take(&mut touched) } else { &[] };
-        if !part.is_empty() || !with.is_empty() {
-            let (found, filled) = write_part(connection, part, with, at).await?;
-            written.found = written.found.saturating_add(found);
-            written.filled = written.filled.saturating_add(filled);
-        }
-        if last {
+        // What was touched goes with the last runs and after them, so that it is judged with them.
+        let part = runs.next().unwrap_or_default();
+        let with = if runs.len() == 0 { touched.next().unwrap_or_default() } else { &[] };
+        if part.is_empty() && with.is_empty() {
             return Ok(written);
         }
+        let (found, filled) = write_part(connection, part, with, at).await?;
+        written.found = written.found.saturating_add(found);
+        written.filled = written.filled.saturating_add(filled);
     }
 }
 
@@ -118,8 +120,9 @@ pub(crate) async fn catch_up(database: &Database, at: Timestamp) -> Result<Writt
     sqlx::raw_sql(AssertSqlSafe(format!("SET LOCAL work_mem = '{WORK_MEM}'")))
         .execute(&mut *transaction)
         .await?;
-    let mark: Option<i64> =
-        sqlx::query_scalar("SELECT arrival_no FROM sequence_mark").fetch_optional(&mut *transaction).await?;
+    let mark: Option<(i64, OffsetDateTime)> =
+        sqlx::query_as("SELECT arrival_no, at FROM sequence_mark").fetch_optional(&mut *transaction).await?;
+    let (mark, marked) = mark.unzip();
     if let Some(mark) = mark.filter(|_| database.edition_known() == Some(Edition::Apache)) {
         rollup::own::late_find(&mut writer, mark).await?;
     }
@@ -144,20 +147,7 @@ pub(crate) async fn catch_up(database: &Database, at: Timestamp) -> Result<Writt
     .fetch_all(&mut *transaction)
     .await?;
     let runs: Vec<Run> = quarantined.iter().map(run).collect::<Result<_, _>>()?;
-    // The last are those of which nothing is told any more: of a boot between that nobody had heard of.
-    let said: Vec<i32> = sqlx::query_scalar(
-        "SELECT source FROM sequence_told
-         UNION
-         SELECT source FROM sequence_dropped
-         UNION
-         SELECT source
-         FROM sequence_ledger AS ledger
-         WHERE ledger.told IS NOT NULL
-           AND NOT EXISTS (SELECT FROM source_told(ledger.source))",
-    )
-    .fetch_all(&mut *transaction)
-    .await?;
-    let touched: Vec<SourceId> = said.into_iter().map(SourceId).collect();
+    let touched = said(&mut transaction, marked.map(|at| Timestamp::from(at).minus(NOTED_BEFORE))).await?;
     let part = write(&mut writer, &runs, &touched, at).await?;
     written.found = written.found.saturating_add(part.found);
     written.filled = written.filled.saturating_add(part.filled);
@@ -165,6 +155,32 @@ pub(crate) async fn catch_up(database: &Database, at: Timestamp) -> Result<Writt
     let _ = reader.close().await;
     let _ = writer.close().await;
     Ok(written)
+}
+
+/// Sources that have told or declared something since then, and those of which something else is told than the ledger
+/// has noted: by a boot that was not written down, or by none any more, because a boot between has been heard of.
+async fn said(connection: &mut PgConnection, since: Option<Timestamp>) -> Result<Vec<SourceId>, sqlx::Error> {
+    let said: Vec<i32> = sqlx::query_scalar(
+        "SELECT source FROM sequence_told WHERE noted >= $1
+         UNION
+         SELECT source FROM sequence_dropped WHERE noted >= $1
+         UNION
+         SELECT own.source
+         FROM (
+             SELECT before.source
+             FROM sequence_told
+             CROSS JOIN LATERAL source_before(sequence_told.source) AS before (source)
+             WHERE before.source IS NOT NULL
+             UNION
+             SELECT source FROM sequence_ledger WHERE told IS NOT NULL
+         ) AS own
+         LEFT JOIN sequence_ledger AS ledger USING (source)
+         WHERE ledger.told IS DISTINCT FROM (SELECT max(told.seq_last) FROM source_told(own.source) AS told)",
+    )
+    .bind(since.unwrap_or_default().to_utc())
+    .fetch_all(connection)
+    .await?;
+    Ok(said.into_iter().map(SourceId).collect())
 }
 
 /// Opens a cursor over the numbers of these rows, as ranges by source and elevator.
@@ -231,6 +247,7 @@ pub(crate) async fn prune(database: &Database, now: Timestamp, kept: Duration) -
 
 /// Open gaps and what was declared, in sum.
 pub(crate) async fn sums(connection: &mut PgConnection) -> Result<Sums, StoreError> {
+    let begun = Instant::now();
     let (gaps_open, numbers_missing): (i64, i64) = sqlx::query_as(
         "SELECT count(*), least(coalesce(sum(seq_to::numeric - seq_from + 1), 0), 9e18)::int8
          FROM sequence_gap
@@ -244,7 +261,7 @@ pub(crate) async fn sums(connection: &mut PgConnection) -> Result<Sums, StoreErr
     )
     .fetch_one(&mut *connection)
     .await?;
-    Ok(Sums { gaps_open, numbers_missing, numbers_dropped })
+    Ok(Sums { gaps_open, numbers_missing, numbers_dropped, took: begun.elapsed() })
 }
 
 /// Writes what waits, then the mark.

@@ -22,6 +22,21 @@ fn a_write_that_waited_for_the_database_is_not_followed_by_minutes() {
     assert_eq!(pause(Duration::from_secs(5), Err(StoreError::Corrupt("away".into()))), PAUSE);
 }
 
+/// Nothing forgets what was declared, so its sum takes longer and longer.
+#[test]
+fn sums_that_took_long_are_made_less_often() {
+    let begun = Instant::now();
+    let due = |written| {
+        Outcome { took: Duration::ZERO, caught_up: false, unwritten: None, written }.look_due(begun)
+    };
+    let sums = |took| Ok((Written::default(), Some(Sums { took, ..Sums::default() })));
+    assert_eq!(due(Ok((Written::default(), None))), begun, "it was not looked");
+    assert!(due(sums(Duration::from_millis(1))) < begun + PRUNE_EVERY);
+    assert!(due(sums(Duration::from_millis(1))) >= begun + SUMS_EVERY);
+    assert!(due(sums(Duration::from_secs(6))) >= begun + Duration::from_mins(5));
+    assert!(due(Err(StoreError::Corrupt("away".into()))) >= begun + SUMS_EVERY);
+}
+
 /// Three readings of one terminal.
 fn message(arrival_no: i64) -> Item {
     let reading = |seq| Reading::new(Seq(seq), now());

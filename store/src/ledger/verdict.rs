@@ -37,6 +37,14 @@ impl Yardstick {
         kept_since.plus(SET_BACK_MAX)
     }
 
+    /// Of a gap that nobody explains.
+    pub(crate) fn outcome(&self, noted: Option<Timestamp>) -> GapOutcome {
+        match noted {
+            Some(noted) if self.now.since(noted) < self.grace => GapOutcome::Open,
+            _ => GapOutcome::Unaccounted,
+        }
+    }
+
     pub(crate) fn covers(&self, at: Timestamp) -> bool {
         self.from.is_none_or(|from| from <= at) && self.to.is_none_or(|to| at < to)
     }
@@ -50,6 +58,8 @@ pub(crate) struct Books {
     /// Of each range of `stored`, in order, when the first of its rows arrived.
     pub(crate) arrived: Vec<Timestamp>,
     pub(crate) quarantined: SeqRanges,
+    /// Last numbers in quarantine, and of what was declared or discarded, each with when it was heard of.
+    pub(crate) heard: Vec<(i64, Timestamp)>,
     /// Declared by the terminal.
     pub(crate) dropped: SeqRanges,
     /// From quarantine, by an operator.
@@ -116,6 +126,13 @@ pub(crate) struct Verdict {
 }
 
 impl Books {
+    /// The highest number that is known, of whatever became of it.
+    pub(crate) fn last_known(&self) -> Option<i64> {
+        let books =
+            [&self.stored, &self.quarantined, &self.dropped, &self.discarded, &self.expired, &self.claimed];
+        books.iter().filter_map(|numbers| numbers.last()).max()
+    }
+
     /// Judges them.
     pub(crate) fn judge(&self, by: &Yardstick) -> Verdict {
         let mut accounted = self.stored.clone();
@@ -144,19 +161,12 @@ impl Books {
         let discarded = missing.and(&self.discarded);
         missing = missing.minus(&discarded);
 
-        // When the first number at or above each stored range arrived.
-        let mut since = self.arrived.clone();
-        for place in (1..since.len()).rev() {
-            since[place - 1] = since[place - 1].min(since[place]);
-        }
+        let since = self.since();
         let mut gaps = Vec::new();
         let mut name = |ranges: &SeqRanges, fixed: Option<GapOutcome>| {
             for (from, to) in ranges.as_slice() {
                 let noted = self.noted_at(*from, *to, &since);
-                let outcome = fixed.unwrap_or_else(|| match noted {
-                    Some(noted) if by.now.since(noted) < by.grace => GapOutcome::Open,
-                    _ => GapOutcome::Unaccounted,
-                });
+                let outcome = fixed.unwrap_or_else(|| by.outcome(noted));
                 let tail = last_known.is_none_or(|last| *from > last);
                 // One that nobody knows the age of belongs to every period.
                 if noted.is_none_or(|noted| by.covers(noted)) {
@@ -188,12 +198,23 @@ impl Books {
         }
     }
 
-    /// Since when this gap can be known: as the ledger noted it, or when a number above it arrived first.
-    fn noted_at(&self, from: i64, to: i64, since: &[Timestamp]) -> Option<Timestamp> {
+    /// Numbers in order, each with when the first one at or above it was heard of.
+    fn since(&self) -> Vec<(i64, Timestamp)> {
+        let stored = self.stored.as_slice().iter().map(|range| range.1).zip(self.arrived.iter().copied());
+        let mut since: Vec<(i64, Timestamp)> = stored.chain(self.heard.iter().copied()).collect();
+        since.sort_unstable();
+        for place in (1..since.len()).rev() {
+            since[place - 1].1 = since[place - 1].1.min(since[place].1);
+        }
+        since
+    }
+
+    /// Since when this gap can be known: as the ledger noted it, or when a number above it was heard of first.
+    fn noted_at(&self, from: i64, to: i64, since: &[(i64, Timestamp)]) -> Option<Timestamp> {
         let first = self.noted.partition_point(|gap| gap.1 < from);
         let noted = self.noted[first..].iter().take_while(|gap| gap.0 <= to).map(|gap| gap.2).min();
-        let above = self.stored.as_slice().partition_point(|range| range.1 < to);
-        noted.or_else(|| since.get(above).copied()).or(self.told.map(|(_, at)| at))
+        let above = since.partition_point(|(number, _)| *number < to);
+        noted.or_else(|| since.get(above).map(|(_, at)| *at)).or(self.told.map(|(_, at)| at))
     }
 }
 
@@ -257,6 +278,26 @@ mod tests {
         assert_eq!(said(&books, &today), [(41, 42, Unaccounted)]);
         let strict = Yardstick { from_one: true, ..yardstick() };
         assert_eq!(said(&books, &strict)[0], (1, 4, Unaccounted));
+    }
+
+    /// The ledger had not written yet, and the gap was unaccounted for whatever the grace and in every period.
+    #[test]
+    fn a_gap_below_what_is_no_row_has_an_age_too() {
+        let books = Books {
+            stored: set(&[(1, 3)]),
+            arrived: vec![at(1)],
+            quarantined: set(&[(6, 6)]),
+            dropped: set(&[(8, 9)]),
+            heard: vec![(6, at(900)), (9, at(950))],
+            ..Books::default()
+        };
+        use GapOutcome::*;
+        let patient = Yardstick { grace: Duration::from_secs(200), ..yardstick() };
+        assert_eq!(said(&books, &patient), [(4, 5, Open), (7, 7, Open), (8, 9, Dropped)]);
+        let noted: Vec<_> = books.judge(&patient).gaps.iter().map(|gap| gap.noted).collect();
+        assert_eq!(noted, [Some(at(900)), Some(at(950)), Some(at(950))]);
+        let before = Yardstick { to: Some(at(900)), ..yardstick() };
+        assert_eq!(said(&books, &before), []);
     }
 
     #[test]

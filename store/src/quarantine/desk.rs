@@ -1,13 +1,14 @@
 //! Quarantine seen by people: what is in it, and the ways out of it. Every way out leaves a line in the audit log.
 
-use domain::{ArrivalNo, Timestamp};
+use domain::{ArrivalNo, BootId, SourceId, Timestamp};
 use serde::Serialize;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Postgres, QueryBuilder, Row as _};
 use time::OffsetDateTime;
 
+use super::multirange;
 use crate::access::note;
-use crate::{Database, StoreError};
+use crate::{Database, SeqRanges, StoreError, ledger};
 
 /// What to look for. Nothing given: everything.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -47,7 +48,9 @@ pub struct QuarantineRecord {
     pub numbers: Option<String>,
     /// Bytes of all of it.
     pub payload_len: i64,
-    /// Its first 4 KB.
+    /// Bytes that are kept: all of it, or its first 4 KB.
+    pub payload_kept: i64,
+    /// What is kept; empty in lists.
     #[serde(skip)]
     pub payload: Vec<u8>,
 }
@@ -55,33 +58,85 @@ pub struct QuarantineRecord {
 impl QuarantineRecord {
     /// Whether all of it is kept, so that it can be decoded again.
     pub fn is_whole(&self) -> bool {
-        usize::try_from(self.payload_len).is_ok_and(|len| len == self.payload.len())
+        self.payload_len == self.payload_kept
     }
 }
 
+/// An entry that has become rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuarantineRetried {
+    /// Its number.
+    pub id: i64,
+    /// The boot of its rows.
+    pub boot: BootId,
+    /// Their numbers.
+    pub numbers: SeqRanges,
+}
+
+/// Entries in one page, and bytes of their payloads.
+const PAGE: i64 = 200;
+const PAGE_BYTES_MAX: i64 = 16 * 1024 * 1024;
 /// Entries named in one line of the audit log.
 const NAMED_MAX: usize = 1_000;
 
 impl Database {
-    /// At most `limit` entries with a number below `before_id`, the newest first.
+    /// At most `limit` entries, the newest first, without their payloads.
     pub async fn quarantine_list(
         &self,
         filter: &QuarantineFilter,
-        before_id: i64,
         limit: i64,
     ) -> Result<Vec<QuarantineRecord>, StoreError> {
         let mut sql = QueryBuilder::new(
             "SELECT quarantine_id, arrived, arrival_no, terminal_id, topic, reason, detail, boot,
-                    numbers::text AS numbers, payload_len, payload
+                    numbers::text AS numbers, payload_len, length(payload)::int8 AS payload_kept, ''::bytea AS payload
              FROM quarantine
-             WHERE quarantine_id < ",
+             WHERE true",
         );
-        sql.push_bind(before_id);
         conditions(&mut sql, filter);
         sql.push(" ORDER BY quarantine_id DESC LIMIT ");
         sql.push_bind(limit);
         let rows = sql.build().fetch_all(self.pool()).await?;
         rows.iter().map(record).collect()
+    }
+
+    /// The next entries after `after_id` up to `last_id` with their payloads, the oldest first: as many as
+    /// 16 MiB hold, at least one.
+    pub async fn quarantine_page(
+        &self,
+        filter: &QuarantineFilter,
+        after_id: i64,
+        last_id: i64,
+    ) -> Result<Vec<QuarantineRecord>, StoreError> {
+        // The length of a payload is known without reading it.
+        let mut sql = QueryBuilder::new(
+            "SELECT quarantine_id, arrived, arrival_no, terminal_id, topic, reason, detail, boot,
+                    numbers::text AS numbers, payload_len, length(payload)::int8 AS payload_kept, payload
+             FROM quarantine
+             JOIN (
+                 SELECT quarantine_id, sum(bytes) OVER before AS bytes_before
+                 FROM (
+                     SELECT quarantine_id, length(payload) AS bytes
+                     FROM quarantine
+                     WHERE quarantine_id > ",
+        );
+        sql.push_bind(after_id).push(" AND quarantine_id <= ").push_bind(last_id);
+        conditions(&mut sql, filter);
+        sql.push(" ORDER BY quarantine_id LIMIT ").push_bind(PAGE);
+        sql.push(
+            "    ) AS next
+                 WINDOW before AS (ORDER BY quarantine_id ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
+             ) AS page USING (quarantine_id)
+             WHERE bytes_before - length(payload) = 0
+                OR bytes_before <= ",
+        );
+        sql.push_bind(PAGE_BYTES_MAX).push(" ORDER BY quarantine_id");
+        let rows = sql.build().fetch_all(self.pool()).await?;
+        rows.iter().map(record).collect()
+    }
+
+    /// The number of the newest entry.
+    pub async fn quarantine_last(&self) -> Result<Option<i64>, StoreError> {
+        Ok(sqlx::query_scalar("SELECT max(quarantine_id) FROM quarantine").fetch_one(self.pool()).await?)
     }
 
     /// How many there are.
@@ -91,31 +146,63 @@ impl Database {
         Ok(sql.build_query_scalar().fetch_one(self.pool()).await?)
     }
 
-    /// Takes entries out that have become rows.
-    pub async fn quarantine_retried(&self, ids: &[i64], actor: &str) -> Result<(), StoreError> {
-        for part in ids.chunks(NAMED_MAX) {
+    /// Takes entries out that have become rows. What one claimed and does not hold is then claimed by the ledger no
+    /// more, unless a row or another entry holds it.
+    pub async fn quarantine_retried(
+        &self,
+        retried: &[QuarantineRetried],
+        actor: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        for part in retried.chunks(NAMED_MAX) {
             let mut transaction = self.pool().begin().await?;
-            let removed: Vec<i64> = sqlx::query_scalar(
-                "DELETE FROM quarantine
-                 WHERE quarantine_id = ANY ($1)
-                 RETURNING quarantine_id",
+            let removed: Vec<(i64, Option<i32>, Option<String>)> = sqlx::query_as(
+                "WITH removed AS (
+                     DELETE FROM quarantine
+                     USING unnest($1::int8[], $2::int8[], $3::text[]) AS held (id, boot, numbers)
+                     WHERE quarantine_id = held.id
+                     RETURNING quarantine_id, terminal_id, quarantine.boot,
+                               CASE WHEN quarantine.boot = held.boot
+                                   THEN quarantine.numbers - held.numbers::int8multirange
+                                   ELSE quarantine.numbers
+                               END AS claimed
+                 )
+                 SELECT quarantine_id, source, nullif(claimed, '{}')::text
+                 FROM removed
+                 LEFT JOIN source USING (terminal_id, boot)
+                 ORDER BY quarantine_id",
             )
-            .bind(part)
+            .bind(part.iter().map(|one| one.id).collect::<Vec<_>>())
+            .bind(part.iter().map(|one| i64::from(one.boot.0)).collect::<Vec<_>>())
+            .bind(part.iter().map(|one| multirange(&one.numbers)).collect::<Vec<_>>())
             .fetch_all(&mut *transaction)
             .await?;
-            let (subject, detail) = named(&removed);
+            for (_, source, claimed) in &removed {
+                if let (Some(source), Some(claimed)) = (source, claimed) {
+                    claim_drop(&mut transaction, SourceId(*source), claimed, now).await?;
+                }
+            }
+            let ids: Vec<i64> = removed.into_iter().map(|(id, ..)| id).collect();
+            let (subject, detail) = named(&ids);
             note(&mut transaction, actor, "quarantine.retry", &subject, detail).await?;
             transaction.commit().await?;
         }
         Ok(())
     }
 
+    /// Of these numbers of entries, those that are there.
+    pub async fn quarantine_known(&self, ids: &[i64]) -> Result<Vec<i64>, StoreError> {
+        Ok(sqlx::query_scalar("SELECT quarantine_id FROM quarantine WHERE quarantine_id = ANY ($1)")
+            .bind(ids)
+            .fetch_all(self.pool())
+            .await?)
+    }
+
     /// Drops entries for good, but none that comes meanwhile. Their numbers stay explained: as discarded by an
     /// operator. Returns how many.
     pub async fn quarantine_drop(&self, filter: &QuarantineFilter, actor: &str) -> Result<u64, StoreError> {
         let mut dropped = 0;
-        let last: Option<i64> =
-            sqlx::query_scalar("SELECT max(quarantine_id) FROM quarantine").fetch_one(self.pool()).await?;
+        let last = self.quarantine_last().await?;
         loop {
             let mut transaction = self.pool().begin().await?;
             let mut sql = QueryBuilder::new("SELECT quarantine_id FROM quarantine WHERE quarantine_id <= ");
@@ -152,6 +239,54 @@ impl Database {
     }
 }
 
+/// Takes numbers out of the ledger that are neither rows nor in quarantine, and judges its gaps anew.
+async fn claim_drop(
+    connection: &mut PgConnection,
+    source: SourceId,
+    claimed: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    // Held before the rows are looked at: what a server writes meanwhile is added afterwards.
+    sqlx::query("SELECT FROM sequence_ledger WHERE source = $1 FOR UPDATE")
+        .bind(source.0)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query(
+        "UPDATE sequence_ledger AS ledger
+         SET accounted = ledger_bounded(accounted - ($2::int8multirange - held.rows - held.entries))
+         FROM (
+             SELECT (
+                 SELECT coalesce(range_agg(int8range(seq, seq, '[]')), '{}')
+                 FROM (
+                     SELECT elevator_id, source, seq FROM telemetry
+                     UNION ALL
+                     SELECT elevator_id, source, seq FROM fault
+                     UNION ALL
+                     SELECT elevator_id, source, seq FROM statistics
+                 ) AS row
+                 WHERE row.source = $1
+                   AND row.elevator_id = ANY (ARRAY(SELECT unnest(elevators) FROM sequence_ledger WHERE source = $1))
+                   AND row.seq > 0
+                   AND row.seq < 9223372036854775807
+                   AND $2::int8multirange @> row.seq
+             ) AS rows,
+             (
+                 SELECT coalesce(range_agg(numbers), '{}')
+                 FROM source
+                 JOIN quarantine USING (terminal_id, boot)
+                 WHERE source.source = $1
+                   AND numbers IS NOT NULL
+             ) AS entries
+         ) AS held
+         WHERE ledger.source = $1",
+    )
+    .bind(source.0)
+    .bind(claimed)
+    .execute(&mut *connection)
+    .await?;
+    ledger::judge(connection, source, now).await
+}
+
 fn named(ids: &[i64]) -> (String, serde_json::Value) {
     (format!("{} entries", ids.len()), serde_json::json!({ "ids": ids }))
 }
@@ -186,6 +321,7 @@ fn record(row: &PgRow) -> Result<QuarantineRecord, StoreError> {
         boot: row.try_get("boot")?,
         numbers: row.try_get("numbers")?,
         payload_len: row.try_get("payload_len")?,
+        payload_kept: row.try_get("payload_kept")?,
         payload: row.try_get("payload")?,
     })
 }

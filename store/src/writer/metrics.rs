@@ -19,6 +19,8 @@ pub struct StoreMetrics {
     pub rows_repeated: Counter,
     /// Things put into quarantine.
     pub quarantined: Family<ReasonLabel, Counter>,
+    /// Payloads of which quarantine keeps only the first 4 KB, because their terminal has too much there.
+    pub quarantined_cut: Counter,
     /// Faults of which no occurrence is kept: their terminal has too many open.
     pub faults_left_out: Counter,
     /// Declarations of discarded numbers that are not noted: too many of one boot lie apart.
@@ -48,6 +50,7 @@ impl Default for StoreMetrics {
             rows_stored: Counter::default(),
             rows_repeated: Counter::default(),
             quarantined: Family::default(),
+            quarantined_cut: Counter::default(),
             faults_left_out: Counter::default(),
             declarations_left_out: Counter::default(),
             clock_skewed: Gauge::default(),
@@ -71,6 +74,11 @@ impl StoreMetrics {
         registry.register("rows_stored", "New rows committed", metrics.rows_stored.clone());
         registry.register("rows_repeated", "Rows that were there already", metrics.rows_repeated.clone());
         registry.register("quarantined", "Things put into quarantine", metrics.quarantined.clone());
+        registry.register(
+            "quarantined_cut",
+            "Payloads of which quarantine keeps only the first 4 KB, because their terminal has too much there",
+            metrics.quarantined_cut.clone(),
+        );
         registry.register(
             "faults_left_out",
             "Faults of which no occurrence is kept, because their terminal has too many open",
@@ -96,6 +104,7 @@ impl StoreMetrics {
     pub(super) fn committed(&self, report: &CommitReport) {
         self.rows_stored.inc_by(report.rows_stored);
         self.rows_repeated.inc_by(report.rows_repeated);
+        self.quarantined_cut.inc_by(report.quarantined_cut);
         self.faults_left_out.inc_by(report.faults_left_out);
         self.declarations_left_out.inc_by(report.declarations_left_out);
         self.commits.inc();

@@ -285,7 +285,7 @@ pub(super) async fn told_insert(connection: &mut PgConnection, told: &[Told]) ->
          GROUP BY source
          ORDER BY source
          ON CONFLICT (source) DO UPDATE
-         SET seq_last = greatest(sequence_told.seq_last, excluded.seq_last)
+         SET seq_last = excluded.seq_last, noted = excluded.noted
          WHERE sequence_told.seq_last < excluded.seq_last",
     )
     .bind(sources)

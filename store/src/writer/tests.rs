@@ -30,7 +30,7 @@ fn one_of_each_key_is_left_and_it_is_the_first() {
     assert_eq!(report.rows_repeated, 1);
     assert_eq!(quarantine.len(), 1);
     assert_eq!(quarantine[0].reason, QuarantineReason::KeyConflict);
-    assert!(String::from_utf8(quarantine[0].payload.clone()).unwrap().contains("\"load_kg\":1"));
+    assert!(String::from_utf8(quarantine[0].payload.to_vec()).unwrap().contains("\"load_kg\":1"));
 }
 
 #[test]

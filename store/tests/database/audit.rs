@@ -9,7 +9,8 @@ use domain::{
 };
 use store::testing::TestDatabase;
 use store::{
-    AuditReport, AuditScope, Database, GapOutcome, Item, Kept, Ledger, LedgerMetrics, Retention, StoreConfig,
+    AuditReport, AuditScope, Database, GapOutcome, Item, Kept, Ledger, LedgerMetrics, QuarantineEntry,
+    QuarantineReason, Retention, SeqRanges, StoreConfig,
 };
 
 use crate::common::*;
@@ -331,4 +332,85 @@ async fn what_comes_to_quarantine_while_it_is_emptied_stays() {
     let filter = store::QuarantineFilter { reason: Some("future".to_owned()), ..Default::default() };
     assert_eq!(database.quarantine_drop(&filter, "me").await.unwrap(), 1);
     assert_eq!(database.quarantine_count(&filter).await.unwrap(), 1);
+}
+
+/// The audit said ok: what was told of boot 6 was held against boot 5, which had come further.
+#[tokio::test]
+async fn a_boot_of_which_nothing_came_is_named() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let ten: Vec<i64> = (1..=10).collect();
+    let batch = vec![
+        boot(1, 5, &ten, None, None),
+        boot(1, 7, &[1], Some(4), None),
+        boot(2, 2, &[1], Some(50), None),
+        // Boots that do not count by one.
+        boot(3, 1_000, &[1, 2, 3], None, None),
+        boot(3, 2_000, &[1, 2], Some(3), None),
+    ];
+    serve(&database, batch).await;
+    let report = audit(&database, &AuditScope::default()).await;
+    let gaps: Vec<_> = report
+        .gaps
+        .iter()
+        .map(|gap| (gap.terminal.as_str(), gap.boot, gap.from, gap.to, gap.tail, gap.outcome))
+        .collect();
+    let lost = GapOutcome::Unaccounted;
+    assert_eq!(gaps, [("t1", 6, 1, 4, true, lost), ("t2", 1, 1, 50, true, lost)]);
+    assert_eq!((report.verdict, report.unaccounted, report.sources), ("unaccounted", 54, 7));
+
+    let one = AuditScope { terminals: vec![terminal("t1")], ..AuditScope::default() };
+    assert_eq!(audit(&database, &one).await.unaccounted, 4);
+    let before = AuditScope { to: Some(domain::Timestamp::from_millis(1)), ..AuditScope::default() };
+    assert_eq!(audit(&database, &before).await.unaccounted, 0);
+    let patient = AuditScope { grace: Duration::from_hours(24 * 36_500), ..AuditScope::default() };
+    let patient = audit(&database, &patient).await;
+    assert_eq!((patient.verdict, patient.open), ("ok", 54));
+
+    // Out of an outbox after all, the end of one missing.
+    serve(&database, vec![boot(1, 6, &[1, 2, 3, 4], None, None), boot(2, 1, &[1, 2], None, None)]).await;
+    let report = audit(&database, &AuditScope::default()).await;
+    assert_eq!((report.unaccounted, report.gaps.len()), (48, 1));
+}
+
+#[tokio::test]
+async fn rows_and_books_of_a_boot_that_is_gone_are_told() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let rows = vec![reading(1), reading(2), reading(3)];
+    serve(&database, vec![telemetry(1, 1, rows.clone()), telemetry(2, 2, rows)]).await;
+    execute(&database, "DELETE FROM telemetry WHERE elevator_id = 2").await;
+    execute(&database, "DELETE FROM source").await;
+    let report = audit(&database, &AuditScope::default()).await;
+    assert_eq!((report.verdict, report.ledger_ahead), ("ledger_ahead", 6));
+}
+
+/// The ledger claimed for ever what an entry had claimed and its message did not hold.
+#[tokio::test]
+async fn what_a_retried_entry_claimed_and_does_not_hold_is_claimed_no_more() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let entry = |payload: &[u8], from, to| {
+        let entry = QuarantineEntry::new(noon(), "t1", "topic", QuarantineReason::Undecodable, "", payload);
+        let numbers = SeqRanges::range(from, to);
+        Item::Quarantine(Box::new(entry.numbered(&terminal("t1"), BootId(7), numbers)))
+    };
+    let batch = vec![boot(1, 7, &[1, 2, 3, 7], None, None), entry(b"x", 5, 9), entry(b"y", 9, 9)];
+    serve(&database, batch).await;
+    assert_eq!(audit(&database, &AuditScope::default()).await.unaccounted, 1);
+    // It was number 5.
+    serve(&database, vec![boot(1, 7, &[5], None, None)]).await;
+    let first = "SELECT quarantine_id FROM quarantine WHERE payload = 'x'";
+    let id = count(&database, first).await;
+    let retried = store::QuarantineRetried { id, boot: BootId(7), numbers: SeqRanges::range(5, 5) };
+    database.quarantine_retried(&[retried], "me", at_ms(0)).await.unwrap();
+    let accounted: String = sqlx::query_scalar("SELECT accounted::text FROM sequence_ledger")
+        .fetch_one(database.pool())
+        .await
+        .unwrap();
+    assert_eq!(accounted, "{[1,4),[5,6),[7,8),[9,10)}", "7 is a row, 9 another entry");
+    let report = audit(&database, &AuditScope::default()).await;
+    assert_eq!((report.ledger_ahead, report.ledger_behind, report.unaccounted), (0, 0, 3));
+    let open = "SELECT count(*) FROM sequence_gap WHERE outcome = 'open' AND seq_from IN (4, 6, 8)";
+    assert_eq!(count(&database, open).await, 3, "and is missed");
 }

@@ -205,6 +205,33 @@ async fn after_a_crash_the_ledger_catches_up_from_the_rows() {
     assert_eq!(count(&database, "SELECT arrival_no FROM sequence_mark").await, 10);
 }
 
+/// Every start judged all boots that had ever told of the boot before: with 80,000 of them for minutes.
+#[tokio::test]
+async fn a_start_looks_only_at_what_may_have_been_told_since() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    serve(&database, &[vec![boot(7, &[1, 2], None, None, 1), boot(8, &[1], Some(5), None, 2)]]).await;
+    for table in ["sequence_told", "sequence_dropped"] {
+        let age = format!("UPDATE {table} SET noted = noted - INTERVAL '1 day'");
+        sqlx::query(sqlx::AssertSqlSafe(age)).execute(database.pool()).await.unwrap();
+    }
+    let versions = async || -> Vec<String> {
+        sqlx::query_scalar("SELECT xmin::text FROM sequence_ledger ORDER BY source")
+            .fetch_all(database.pool())
+            .await
+            .unwrap()
+    };
+    let before = versions().await;
+    start(&database).await;
+    assert_eq!(versions().await, before, "nothing was told since");
+    // A crash: more is told, and of it the ledger hears nothing.
+    crash(&database, &[boot(8, &[], Some(9), None, 3)]).await;
+    let fresh = "SELECT count(*) FROM sequence_told WHERE noted > now() - INTERVAL '1 hour'";
+    assert_eq!(count(&database, fresh).await, 1, "what is told anew is as old as that");
+    start(&database).await;
+    assert_eq!(gaps(&database).await, ["3-9 open tail"]);
+}
+
 #[tokio::test]
 async fn a_terminal_that_counts_by_twos_does_not_grow_the_ledger_without_end() {
     let test = TestDatabase::new().await;

@@ -1,9 +1,12 @@
 //! The batch writer against the real database: once, neighbours safe, accounted.
 
+use std::collections::BTreeSet;
+
 use crate::common::{self, *};
+use domain::limits::{PAYLOAD_BYTES_MAX, QUARANTINE_BYTES_PER_DAY_MAX};
 use domain::{Code, EventBatch, EventState, FaultEvent, Field, Message, Reading, Seq, TelemetryBatch};
 use store::testing::{TestCluster, TestDatabase};
-use store::{Database, Item, QuarantineEntry, QuarantineReason};
+use store::{Database, Item, QuarantineEntry, QuarantineFilter, QuarantineReason};
 
 const READINGS: &str = "SELECT count(*) FROM telemetry";
 const FAULTS: &str = "SELECT count(*) FROM fault";
@@ -265,11 +268,11 @@ async fn what_a_terminal_discarded_is_noted_once() {
 }
 
 #[tokio::test]
-async fn quarantined_payloads_are_cut_hashed_and_kept_once() {
+async fn payloads_too_large_to_be_decoded_are_cut_hashed_and_kept_once() {
     let test = TestDatabase::new().await;
     let database = test.open().await;
     let mut writer = writer(&database);
-    let payload = vec![0xff; 10_000];
+    let payload = vec![0xff; PAYLOAD_BYTES_MAX + 1];
     let entry = QuarantineEntry::new(
         noon(),
         "t1",
@@ -294,7 +297,75 @@ async fn quarantined_payloads_are_cut_hashed_and_kept_once() {
     .fetch_one(database.pool())
     .await
     .unwrap();
-    assert_eq!(kept, (10_000, 4096));
+    assert_eq!(kept, (PAYLOAD_BYTES_MAX as i64 + 1, 4096));
+}
+
+fn undecodable(terminal: &str, payload: &[u8]) -> Item {
+    let topic = "lift/v1/350102/t1/telemetry.json";
+    Item::Quarantine(Box::new(QuarantineEntry::new(
+        noon(),
+        terminal,
+        topic,
+        QuarantineReason::Undecodable,
+        "",
+        payload,
+    )))
+}
+
+/// One bad value in a batch of 50 readings cost the other 49: what was over 4 KB was cut and could not come back.
+#[tokio::test]
+async fn what_can_be_decoded_again_is_kept_whole_and_read_page_by_page() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let payloads: Vec<Vec<u8>> = (0..70).map(|n| vec![n; PAYLOAD_BYTES_MAX]).collect();
+    let batch: Vec<Item> = payloads.iter().map(|payload| undecodable("t1", payload)).collect();
+    let report = writer(&database).commit(&batch).await.unwrap();
+    assert_eq!((report.quarantined, report.quarantined_cut), (70, 0));
+    let all = QuarantineFilter::default();
+    let listed = database.quarantine_list(&all, 100).await.unwrap();
+    assert!(listed.iter().all(|entry| entry.is_whole() && entry.payload.is_empty()), "told, not read");
+
+    let last = database.quarantine_last().await.unwrap().unwrap();
+    let first_page = database.quarantine_page(&all, i64::MIN, last).await.unwrap();
+    let second_page = database.quarantine_page(&all, first_page[63].id, last).await.unwrap();
+    assert_eq!((first_page.len(), second_page.len()), (64, 6), "16 MiB, and the rest");
+    let read: BTreeSet<Vec<u8>> =
+        first_page.into_iter().chain(second_page).map(|entry| entry.payload).collect();
+    assert_eq!(read, payloads.into_iter().collect());
+}
+
+#[tokio::test]
+async fn a_terminal_fills_quarantine_with_whole_payloads_up_to_a_bound_a_day() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let room = i64::try_from(QUARANTINE_BYTES_PER_DAY_MAX).unwrap() - 15_000;
+    sqlx::query(
+        "INSERT INTO quarantine (arrived, payload_len, terminal_id, topic, reason, detail, payload_sha256, payload)
+         SELECT $1, $2, 't1', '', 'undecodable', '', '', convert_to(repeat('x', 5000), 'UTF8')",
+    )
+    .bind(noon().to_utc())
+    .bind(room)
+    .execute(database.pool())
+    .await
+    .unwrap();
+    let batch = [
+        undecodable("t1", &[1; 10_000]),
+        undecodable("t1", &[2; 10_000]),
+        undecodable("t1", &[3; 4_096]),
+        undecodable("t2", &[4; 10_000]),
+    ];
+    let mut writer = writer(&database);
+    let report = writer.commit(&batch).await.unwrap();
+    assert_eq!((report.quarantined, report.quarantined_cut), (4, 1));
+    // As after a failure: what is there whole stays so. Who has too much is remembered for a while.
+    assert_eq!(writer.commit(&batch).await.unwrap().quarantined_cut, 2);
+    let kept: Vec<(i64, i32)> =
+        sqlx::query_as("SELECT payload_len, length(payload) FROM quarantine ORDER BY get_byte(payload, 0)")
+            .fetch_all(database.pool())
+            .await
+            .unwrap();
+    let expected = [(10_000, 10_000), (10_000, 4_096), (4_096, 4_096), (10_000, 10_000), (room, 5_000)];
+    assert_eq!(kept, expected);
 }
 
 #[tokio::test]
