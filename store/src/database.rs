@@ -205,6 +205,10 @@ impl Database {
             .await
             .map_err(|error| match StoreError::from(error) {
                 StoreError::Refused(error) => StoreError::Extension(error),
+        // The migrator locks for itself, but IF NOT EXISTS sees no extension that is just being made elsewhere.
+        sqlx::query("SELECT pg_advisory_lock(hashtext('liftwatch migrate'))")
+            .execute(&mut connection)
+            .await?;
                 other => other,
             })?;
         MIGRATOR.run(&mut connection).await?;
