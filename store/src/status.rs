@@ -10,6 +10,7 @@ mod warnings;
 
 use domain::Timestamp;
 use serde::Serialize;
+use sqlx::Connection;
 
 pub use warnings::Warning;
 
@@ -215,7 +216,7 @@ pub struct ServerStatus {
     pub frozen_age: i64,
     /// Seconds since the oldest transaction of a client began.
     pub oldest_transaction_s: Option<i64>,
-    /// Settings that promises rest upon.
+    /// Settings that promises rest upon, as they are for others of this database. Liftwatch sets some for itself.
     pub settings: std::collections::BTreeMap<String, String>,
     /// Standbys that are connected; empty without the right to look, too.
     pub replicas: Vec<ReplicaStatus>,
@@ -257,7 +258,10 @@ impl Database {
         .execute(&mut connection)
         .await?;
         let mut status = read::status(&mut connection, edition, self.config()).await?;
-        sqlx::Connection::close(connection).await?;
+        connection.close().await?;
+        let mut others = self.connection_of_others().await?;
+        status.server.settings = server::settings(&mut others).await?;
+        others.close().await?;
         status.warnings = warnings::warnings(&status, self.config());
         Ok(status)
     }
