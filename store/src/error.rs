@@ -52,13 +52,19 @@ pub enum StoreError {
     )]
     Extension(#[source] sqlx::Error),
     /// TimescaleDB is too old to be trusted with compressed chunks.
-    #[error("TimescaleDB {0} is too old: 2.18 or later is needed")]
+    #[error("TimescaleDB {0} is too old: 2.18.1 or later is needed")]
     ExtensionOld(String),
     /// Compressed chunks cannot be read safely by the Apache edition.
     #[error(
         "{0} compressed chunks, but this is the Apache edition of TimescaleDB: use the Community edition"
     )]
     CompressedWithoutLicence(i64),
+    /// The Apache edition can neither read nor keep rollups of the Community edition.
+    #[error(
+        "the rollups are continuous aggregates, but this is the Apache edition of TimescaleDB: use the Community edition \
+         (timescaledb.license = 'timescale'), with which the database was made"
+    )]
+    AggregatesWithoutLicence,
     /// What is stored does not make sense to this version.
     #[error("cannot read stored data: {0}")]
     Corrupt(String),

@@ -75,6 +75,15 @@ pub(super) fn warnings(status: &StoreStatus, config: &StoreConfig) -> Vec<Warnin
             "set it on in postgresql.conf",
         );
     }
+    if status.edition == "apache" && setting("timescaledb.license") == Some("timescale") {
+        warn(
+            "edition_unused",
+            "the server is of the Community edition, the database was made with the Apache edition and stays so: \
+             nothing goes to the columnstore"
+                .to_owned(),
+            "nothing, if that is meant; else begin with a new database",
+        );
+    }
     if setting("autovacuum") == Some("off") || setting("track_counts") == Some("off") {
         warn(
             "autovacuum_off",
@@ -283,6 +292,8 @@ mod tests {
         assert_eq!(codes(|status| status.server.frozen_age = 1_500_000_000), ["wraparound"]);
         assert_eq!(codes(|status| status.server.oldest_transaction_s = Some(7_200)), ["old_transaction"]);
         let replica = |state: &str, behind| ReplicaStatus {
+        assert_eq!(set("timescaledb.license", "timescale"), ["edition_unused"]);
+        assert_eq!(set("timescaledb.license", "apache"), [""; 0]);
             name: "b".into(),
             state: state.into(),
             sync: "async".into(),
