@@ -63,7 +63,8 @@ pub struct SchemaStatus {
 pub struct TableStatus {
     /// Its name.
     pub name: String,
-    /// Rows, by the planner's estimate: minutes behind, and nothing before the first ANALYZE.
+    /// Rows, by the planner's estimate: minutes behind, and nothing before the first ANALYZE. Those in the columnstore
+    /// are as many as went there.
     pub rows_estimate: Option<i64>,
     /// Chunks; nothing if it does not lie in chunks.
     pub chunks: Option<i64>,
@@ -73,8 +74,10 @@ pub struct TableStatus {
     pub oldest: Option<Timestamp>,
     /// End of the newest chunk.
     pub newest: Option<Timestamp>,
-    /// Rows of the fullest of the newest chunks, by estimate.
+    /// Rows of the densest of the newest chunks, by estimate.
     pub active_chunk_rows: Option<i64>,
+    /// The span of that chunk, in seconds: it may have been made before the span of new ones was changed.
+    pub active_chunk_s: Option<i64>,
     /// Bytes of rows.
     pub heap_bytes: i64,
     /// Bytes of indexes.
@@ -89,7 +92,7 @@ pub struct TableStatus {
     pub columnstore_bytes_before: Option<i64>,
     /// Bytes of those now.
     pub columnstore_bytes: Option<i64>,
-    /// Rows that are deleted and not vacuumed, by estimate.
+    /// Rows of the rowstore that are deleted and not vacuumed, by estimate.
     pub dead_rows: i64,
 }
 
@@ -189,6 +192,8 @@ pub struct JobStatus {
     pub failures: i64,
     /// What the last failure said.
     pub error: Option<String>,
+    /// Its last failure came after its work was done and committed.
+    pub failed_after_work: bool,
 }
 
 /// The server.
