@@ -134,7 +134,16 @@ pub(crate) fn classify(error: &sqlx::Error) -> Class {
 
 /// Whether the server ended the statement: its time was up, or somebody cancelled it.
 pub(crate) fn is_cancelled(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("57014")
+    has_sqlstate(error, "57014")
+}
+
+/// Whether somebody else holds what the statement needs.
+pub(crate) fn is_locked(error: &sqlx::Error) -> bool {
+    has_sqlstate(error, "55P03")
+}
+
+fn has_sqlstate(error: &sqlx::Error, state: &str) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some(state)
 }
 
 fn classify_sqlstate(code: &str) -> Class {

@@ -15,7 +15,6 @@ use sqlx::{AssertSqlSafe, Connection};
 use time::OffsetDateTime;
 
 use super::chunks::mark;
-use super::rows::exists;
 use super::{Budget, Progress};
 use crate::retention::Kept;
 use crate::rollup::{self, hour_of};
@@ -55,7 +54,7 @@ pub(super) async fn run(
     for table in Kept::ALL.into_iter().filter(|table| table.by_division()) {
         let aggregate =
             edition == Edition::Community && matches!(table, Kept::Telemetry1m | Kept::Telemetry1h);
-        if aggregate || !exists(connection, table.name()).await? {
+        if aggregate {
             continue;
         }
         for &number in &areas {
@@ -64,17 +63,8 @@ pub(super) async fn run(
             if span >= retention.longest(table) {
                 continue;
             }
-            let mut cutoff = hour_of(now.minus(span));
-            let rolled_up = match table {
-                Kept::Telemetry => Some(reach.settled_to()),
-                Kept::Telemetry1m => Some(reach.hours_to),
-                _ => None,
-            };
-            if let Some(settled) = rolled_up {
-                let Some(settled) = settled else { continue };
-                cutoff = cutoff.min(hour_of(settled));
-            }
-            let one = Division { table, area: number, cutoff, now };
+            let Some(cutoff) = reach.may_go(table, now.minus(span)) else { continue };
+            let one = Division { table, area: number, cutoff: hour_of(cutoff), now };
             let Progress { done, more } = one.run(connection, budget).await?;
             progress.done += done;
             if more {
