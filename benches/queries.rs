@@ -201,6 +201,7 @@ fn state(id: i64, at: Timestamp) -> ElevatorState {
         codes: Vec::new(),
         code_slugs: Vec::new(),
         arrival: incoming.arrival,
+        changed: incoming.arrival.no,
         engine_version: 1,
         engine: format!("{{\"memory\": \"{}\"}}", "x".repeat(500)),
     }

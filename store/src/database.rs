@@ -4,9 +4,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use domain::{ArrivalNo, Timestamp};
-use sqlx::Connection;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnection, PgListener, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection};
 use time::OffsetDateTime;
 
 use crate::hosts::{self, Hosts, Reached};
@@ -175,6 +175,11 @@ impl Database {
         Ok((connection, place))
     }
 
+    /// A session with the settings that the server gives to others of this database, not with ours.
+    pub(crate) async fn connection_of_others(&self) -> Result<PgConnection, StoreError> {
+        self.in_time(async { Ok(self.hosts.others().connect().await?) }).await
+    }
+
     /// Where the URL names several hosts: looks for the primary, if the pool does not reach it any more. Those
     /// with a connection of their own look by themselves.
     pub async fn follow(&self) -> Result<(), StoreError> {
@@ -200,6 +205,10 @@ impl Database {
     /// (a session advisory lock). A schema that is newer than this binary is refused.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
+        // The migrator locks for itself, but IF NOT EXISTS sees no extension that is just being made elsewhere.
+        sqlx::query("SELECT pg_advisory_lock(hashtext('liftwatch migrate'))")
+            .execute(&mut connection)
+            .await?;
         sqlx::raw_sql("SET client_min_messages = warning; CREATE EXTENSION IF NOT EXISTS timescaledb")
             .execute(&mut connection)
             .await

@@ -55,13 +55,19 @@ pub enum StoreError {
     )]
     Extension(#[source] sqlx::Error),
     /// TimescaleDB is too old to be trusted with compressed chunks.
-    #[error("TimescaleDB {0} is too old: 2.18 or later is needed")]
+    #[error("TimescaleDB {0} is too old: 2.18.1 or later is needed")]
     ExtensionOld(String),
     /// Compressed chunks cannot be read safely by the Apache edition.
     #[error(
         "{0} compressed chunks, but this is the Apache edition of TimescaleDB: use the Community edition"
     )]
     CompressedWithoutLicence(i64),
+    /// The Apache edition can neither read nor keep rollups of the Community edition.
+    #[error(
+        "the rollups are continuous aggregates, but this is the Apache edition of TimescaleDB: use the Community edition \
+         (timescaledb.license = 'timescale'), with which the database was made"
+    )]
+    AggregatesWithoutLicence,
     /// What is stored does not make sense to this version.
     #[error("cannot read stored data: {0}")]
     Corrupt(String),
@@ -141,7 +147,16 @@ pub(crate) fn classify(error: &sqlx::Error) -> Class {
 
 /// Whether the server ended the statement: its time was up, or somebody cancelled it.
 pub(crate) fn is_cancelled(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("57014")
+    has_sqlstate(error, "57014")
+}
+
+/// Whether somebody else holds what the statement needs.
+pub(crate) fn is_locked(error: &sqlx::Error) -> bool {
+    has_sqlstate(error, "55P03")
+}
+
+fn has_sqlstate(error: &sqlx::Error, state: &str) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some(state)
 }
 
 fn classify_sqlstate(code: &str) -> Class {

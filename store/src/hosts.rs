@@ -49,6 +49,11 @@ impl Hosts {
 
     /// Options of the host that was good last.
     pub(crate) fn current(&self) -> PgConnectOptions {
+        ours(self.others())
+    }
+
+    /// The same without the settings that are ours alone: a session as anyone else gets it.
+    pub(crate) fn others(&self) -> PgConnectOptions {
         self.options[self.place() % self.options.len()].clone()
     }
 
@@ -77,7 +82,7 @@ impl Hosts {
     }
 
     async fn connect_to(&self, index: usize) -> Result<PgConnection, StoreError> {
-        let mut connection = self.options[index].connect().await?;
+        let mut connection = ours(self.options[index].clone()).connect().await?;
         if self.are_several() && is_read_only(&mut connection).await? {
             // It hears of the end when the socket closes.
             drop(connection);
@@ -118,21 +123,23 @@ fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
         return Err(StoreError::Url(sqlx::Error::Configuration(why.into())));
     }
     let options = PgConnectOptions::from_str(url).map_err(StoreError::Url)?;
-    Ok(options
-        .application_name("liftwatch")
-        .options([
-            // Promise 1: an acknowledgement means disk, whatever the server's default is.
-            ("synchronous_commit", "on"),
-            ("jit", "off"),
-            // Time is kept by whoever asks; a bound of the role would end a large batch in the middle, for ever.
-            ("statement_timeout", "0"),
-            ("idle_in_transaction_session_timeout", "0"),
-            // The server notices within a minute that we are gone, and lets go of our locks.
-            ("tcp_keepalives_idle", "20"),
-            ("tcp_keepalives_interval", "10"),
-            ("tcp_keepalives_count", "4"),
-        ])
-        .disable_statement_logging())
+    Ok(options.application_name("liftwatch").disable_statement_logging())
+}
+
+/// With the settings of our sessions.
+fn ours(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([
+        // Promise 1: an acknowledgement means disk, whatever the server's default is.
+        ("synchronous_commit", "on"),
+        ("jit", "off"),
+        // Time is kept by whoever asks; a bound of the role would end a large batch in the middle, for ever.
+        ("statement_timeout", "0"),
+        ("idle_in_transaction_session_timeout", "0"),
+        // The server notices within a minute that we are gone, and lets go of our locks.
+        ("tcp_keepalives_idle", "20"),
+        ("tcp_keepalives_interval", "10"),
+        ("tcp_keepalives_count", "4"),
+    ])
 }
 
 /// One URL for each host.

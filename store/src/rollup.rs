@@ -18,7 +18,7 @@ use domain::Timestamp;
 use sqlx::postgres::PgConnection;
 use time::OffsetDateTime;
 
-use crate::Edition;
+use crate::{Edition, Kept};
 
 /// A minute is rolled up when it has been over for so long. Longer than [`LATE`] and the longest commit
 /// together, so that no reading falls between the two.
@@ -101,10 +101,13 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    /// Readings before it are in the rollups: they may be let go.
-    pub(crate) fn settled_to(&self) -> Option<Timestamp> {
-        let minutes = self.minutes_to?;
-        Some(self.late_oldest.map_or(minutes, |late| late.min(minutes)))
+    /// Rows of a table before it may be let go: those older than `cutoff`, as far as they are in the next rollup.
+    pub(crate) fn may_go(&self, table: Kept, cutoff: Timestamp) -> Option<Timestamp> {
+        match table {
+            Kept::Telemetry => Some(cutoff.min(self.minutes_to?).min(self.late_oldest.unwrap_or(cutoff))),
+            Kept::Telemetry1m => Some(cutoff.min(self.hours_to?)),
+            _ => Some(cutoff),
+        }
     }
 }
 

@@ -68,6 +68,9 @@ pub struct ElevatorState {
     pub code_slugs: Vec<String>,
     /// The message that all of this covers.
     pub arrival: Arrival,
+    /// Its latest change in the order of arrivals: later than `arrival` where a deadline made it. The engine's
+    /// position was before it until this was saved.
+    pub changed: ArrivalNo,
     /// Which engine wrote `engine`.
     pub engine_version: i32,
     /// The engine's memory, as JSON.
@@ -78,6 +81,7 @@ pub struct ElevatorState {
 struct StateRow {
     elevator_id: i64,
     arrival_no: i64,
+    changed_no: i64,
     arrived: OffsetDateTime,
     last_seen: Option<OffsetDateTime>,
     time: Option<OffsetDateTime>,
@@ -156,6 +160,7 @@ impl TryFrom<StateRow> for ElevatorState {
             codes: row.codes,
             code_slugs: row.code_slugs,
             arrival: Arrival { no: ArrivalNo(row.arrival_no), at: row.arrived.into() },
+            changed: ArrivalNo(row.changed_no),
             engine_version: row.engine_version,
             engine: row.engine,
         })
@@ -167,7 +172,7 @@ macro_rules! state_columns {
         "elevator_id, arrival_no, arrived, last_seen, time, position_mm, velocity_mm_s, area, flags, \
          vibration_mm_s2, engine_version, service_mode, car_status, direction, door_state, passengers, \
          floor_ordinal, load_kg, people_count, temperature_dc, online, door_zone, people, terminal_id, \
-         floor, codes, code_slugs, engine::text AS engine"
+         floor, codes, code_slugs, changed_no, engine::text AS engine"
     };
 }
 
@@ -187,8 +192,9 @@ pub(crate) async fn state_upsert(
     }
     // Locks are taken in the order of keys, whoever writes.
     let mut sorted: Vec<&ElevatorState> = states.iter().collect();
-    sorted.sort_unstable_by_key(|state| (state.elevator_id, state.arrival.no));
-    // Of one elevator the last only: a statement may not touch a row twice.
+    sorted.sort_by_key(|state| (state.elevator_id, state.arrival.no));
+    // Of one elevator the last only: a statement may not touch a row twice. A deadline brings no arrival, so that of
+    // two with the same the later in `states` is the last.
     sorted.dedup_by(|later, kept| {
         let same = later.elevator_id == kept.elevator_id;
         if same {
@@ -205,23 +211,23 @@ pub(crate) async fn state_upsert(
             elevator_id, arrival_no, arrived, last_seen, time, position_mm, velocity_mm_s, area, flags,
             vibration_mm_s2, engine_version, service_mode, car_status, direction, door_state, passengers,
             floor_ordinal, load_kg, people_count, temperature_dc, online, door_zone, people, terminal_id,
-            floor, codes, code_slugs, engine)
+            floor, codes, code_slugs, engine, changed_no)
         SELECT elevator_id, arrival_no, arrived, last_seen, time, position_mm, velocity_mm_s, area, flags,
             vibration_mm_s2, engine_version, service_mode, car_status, direction, door_state, passengers,
             floor_ordinal, load_kg, people_count, temperature_dc, online, door_zone, people, terminal_id,
-            floor, string_to_array(codes, E'\\n'), string_to_array(code_slugs, E'\\n'), engine::jsonb
+            floor, string_to_array(codes, E'\\n'), string_to_array(code_slugs, E'\\n'), engine::jsonb, changed_no
         FROM unnest(
             $1::bigint[], $2::bigint[], $3::timestamptz[], $4::timestamptz[], $5::timestamptz[],
             $6::integer[], $7::integer[], $8::integer[], $9::integer[], $10::integer[],
             $11::integer[], $12::smallint[], $13::smallint[], $14::smallint[], $15::smallint[],
             $16::smallint[], $17::smallint[], $18::smallint[], $19::smallint[], $20::smallint[],
             $21::boolean[], $22::boolean[], $23::boolean[], $24::text[], $25::text[], $26::text[],
-            $27::text[], $28::text[]
+            $27::text[], $28::text[], $29::bigint[]
         ) AS new (
             elevator_id, arrival_no, arrived, last_seen, time, position_mm, velocity_mm_s, area, flags,
             vibration_mm_s2, engine_version, service_mode, car_status, direction, door_state, passengers,
             floor_ordinal, load_kg, people_count, temperature_dc, online, door_zone, people, terminal_id,
-            floor, codes, code_slugs, engine)
+            floor, codes, code_slugs, engine, changed_no)
         ON CONFLICT (elevator_id) DO UPDATE
         SET arrival_no = excluded.arrival_no,
             arrived = excluded.arrived,
@@ -249,7 +255,8 @@ pub(crate) async fn state_upsert(
             floor = excluded.floor,
             codes = excluded.codes,
             code_slugs = excluded.code_slugs,
-            engine = excluded.engine
+            engine = excluded.engine,
+            changed_no = excluded.changed_no
         WHERE old.arrival_no <= excluded.arrival_no",
     )
     .bind(column(&sorted, |state| state.elevator_id.0))
@@ -280,6 +287,7 @@ pub(crate) async fn state_upsert(
     .bind(column(&sorted, |state| state.codes.join("\n")))
     .bind(column(&sorted, |state| state.code_slugs.join("\n")))
     .bind(column(&sorted, |state| state.engine.clone()))
+    .bind(column(&sorted, |state| state.changed.0))
     .execute(connection)
     .await?;
     Ok(())

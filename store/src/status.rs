@@ -10,6 +10,7 @@ mod warnings;
 
 use domain::Timestamp;
 use serde::Serialize;
+use sqlx::Connection;
 
 pub use warnings::Warning;
 
@@ -62,7 +63,8 @@ pub struct SchemaStatus {
 pub struct TableStatus {
     /// Its name.
     pub name: String,
-    /// Rows, by the planner's estimate: minutes behind, and nothing before the first ANALYZE.
+    /// Rows, by the planner's estimate: minutes behind, and nothing before the first ANALYZE. Those in the columnstore
+    /// are as many as went there.
     pub rows_estimate: Option<i64>,
     /// Chunks; nothing if it does not lie in chunks.
     pub chunks: Option<i64>,
@@ -72,8 +74,10 @@ pub struct TableStatus {
     pub oldest: Option<Timestamp>,
     /// End of the newest chunk.
     pub newest: Option<Timestamp>,
-    /// Rows of the fullest of the newest chunks, by estimate.
+    /// Rows of the densest of the newest chunks, by estimate.
     pub active_chunk_rows: Option<i64>,
+    /// The span of that chunk, in seconds: it may have been made before the span of new ones was changed.
+    pub active_chunk_s: Option<i64>,
     /// Bytes of rows.
     pub heap_bytes: i64,
     /// Bytes of indexes.
@@ -88,7 +92,7 @@ pub struct TableStatus {
     pub columnstore_bytes_before: Option<i64>,
     /// Bytes of those now.
     pub columnstore_bytes: Option<i64>,
-    /// Rows that are deleted and not vacuumed, by estimate.
+    /// Rows of the rowstore that are deleted and not vacuumed, by estimate.
     pub dead_rows: i64,
 }
 
@@ -188,6 +192,8 @@ pub struct JobStatus {
     pub failures: i64,
     /// What the last failure said.
     pub error: Option<String>,
+    /// Its last failure came after its work was done and committed.
+    pub failed_after_work: bool,
 }
 
 /// The server.
@@ -215,7 +221,7 @@ pub struct ServerStatus {
     pub frozen_age: i64,
     /// Seconds since the oldest transaction of a client began.
     pub oldest_transaction_s: Option<i64>,
-    /// Settings that promises rest upon.
+    /// Settings that promises rest upon, as they are for others of this database. Liftwatch sets some for itself.
     pub settings: std::collections::BTreeMap<String, String>,
     /// Standbys that are connected; empty without the right to look, too.
     pub replicas: Vec<ReplicaStatus>,
@@ -257,7 +263,10 @@ impl Database {
         .execute(&mut connection)
         .await?;
         let mut status = read::status(&mut connection, edition, self.config()).await?;
-        sqlx::Connection::close(connection).await?;
+        connection.close().await?;
+        let mut others = self.connection_of_others().await?;
+        status.server.settings = server::settings(&mut others).await?;
+        others.close().await?;
         status.warnings = warnings::warnings(&status, self.config());
         Ok(status)
     }

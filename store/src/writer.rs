@@ -10,6 +10,7 @@
 //! around it, which saves two round trips.
 
 mod batch;
+mod clock;
 mod metrics;
 mod path;
 #[cfg(test)]
@@ -18,9 +19,8 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::{Arrival, ElevatorId, Message, TerminalId, Timestamp};
+use domain::{Arrival, ElevatorId, Message, TerminalId};
 use sqlx::postgres::PgConnection;
-use time::OffsetDateTime;
 
 use crate::copy::CopyBuffer;
 use crate::fault_period::AllNew;
@@ -28,6 +28,7 @@ use crate::quarantine::{QuarantineEntry, QuarantineReason, Room, quarantine_inse
 use crate::source::Sources;
 use crate::{Database, Edition, LedgerNotes, StoreError, fault_period, rollup};
 use batch::Batch;
+use clock::DatabaseClock;
 pub use metrics::{ReasonLabel, StoreMetrics};
 
 /// A decoded message whose elevator is known.
@@ -108,8 +109,7 @@ struct Session {
     buffer: CopyBuffer,
     /// Tables whose staging table exists in this session.
     staged: Vec<&'static str>,
-    /// By how much the database's clock is ahead of ours.
-    clock_ahead: Duration,
+    clock: DatabaseClock,
 }
 
 impl Writer {
@@ -227,7 +227,7 @@ impl Writer {
             // The latest of the clocks: rows may have waited for the store since they arrived, and rollups go by
             // that of the database.
             let newest = messages().map(|incoming| incoming.arrival.at).max().unwrap_or_default();
-            let now = now().plus(session.clock_ahead);
+            let now = session.clock.latest(&mut session.connection).await?;
             rollup::late_insert(&mut session.connection, batch.late(now.max(newest))).await?;
         }
         report.declarations_left_out = path::gaps_insert(&mut session.connection, &batch.gaps).await?;
@@ -258,13 +258,7 @@ impl Writer {
 impl Session {
     async fn open(database: &Database) -> Result<Self, StoreError> {
         let mut connection = database.connection().await?;
-        let clock: OffsetDateTime =
-            sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut connection).await?;
-        let clock_ahead = Timestamp::from(clock).since(now());
-        Ok(Self { connection, buffer: CopyBuffer::default(), staged: Vec::new(), clock_ahead })
+        let clock = DatabaseClock::ask(&mut connection).await?;
+        Ok(Self { connection, buffer: CopyBuffer::default(), staged: Vec::new(), clock })
     }
-}
-
-fn now() -> Timestamp {
-    OffsetDateTime::now_utc().into()
 }

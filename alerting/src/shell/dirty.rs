@@ -7,6 +7,8 @@ use domain::{Arrival, ArrivalNo, ElevatorId, Timestamp};
 /// What is known of a changed elevator beside its state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Change {
+    /// Its first change that is not saved, in the order of arrivals: the position is before it until it is.
+    pub(super) no: ArrivalNo,
     /// Server clock of the latest change.
     pub(super) at: Timestamp,
 }
@@ -46,7 +48,7 @@ impl Dirty {
             change.at = change.at.max(at);
             return;
         }
-        self.changes.insert(elevator_id, Change { at });
+        self.changes.insert(elevator_id, Change { no, at });
         self.order.insert((no, elevator_id));
     }
 
@@ -91,7 +93,8 @@ mod tests {
         dirty.touch_by_clock(ElevatorId(1), Timestamp::from_micros(13));
         assert_eq!(dirty.pop().unwrap().0, ElevatorId(2));
         assert_eq!(dirty.position(), ArrivalNo(12), "a deadline has no arrival of its own");
-        assert_eq!(dirty.pop().unwrap().0, ElevatorId(1));
+        let (first, change) = dirty.pop().unwrap();
+        assert_eq!((first, change.no), (ElevatorId(1), ArrivalNo(13)), "after every position that was saved");
         assert_eq!((dirty.pop(), dirty.position(), dirty.len()), (None, ArrivalNo(12), 0));
     }
 

@@ -358,6 +358,7 @@ impl<R: Receipt> Driver<R> {
             code_slugs: shown
                 .map_or(vec![], |shown| shown.codes.iter().map(|code| code.fault.slug.to_owned()).collect()),
             arrival: domain::Arrival { no: state.covered(), at: change.at },
+            changed: state.covered().max(change.no),
             engine_version: i32::try_from(engine::ElevatorState::VERSION).unwrap_or(i32::MAX),
             engine: state.to_json(),
         })

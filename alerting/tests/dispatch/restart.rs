@@ -6,12 +6,15 @@ use std::time::Duration;
 use alerting::Config;
 use alerting::engine::Input;
 use domain::{
-    AlarmId, BootId, CarStatus, DoorState, ElevatorId, Field, Message, Passengers, Reading, Seq, ServiceMode,
-    TelemetryBatch,
+    AlarmId, ArrivalNo, BootId, CarStatus, DoorState, ElevatorId, Field, Message, Passengers, Reading, Seq,
+    ServiceMode, TelemetryBatch,
 };
 use prometheus_client::registry::Registry;
 use store::testing::TestDatabase;
-use store::{Database, Incoming, Item, StoreMetrics, Writer};
+use store::{
+    Database, FleetFilter, Incoming, Item, LatestStates, Queries, QueryConfig, QueryMetrics, StoreMetrics,
+    Writer,
+};
 
 use crate::common::{Running, TestClock, at, config, input, start, terminal, within};
 
@@ -139,6 +142,30 @@ async fn without_a_restart_e1_raises_after_30_s() {
     assert_eq!(only_alarm(&database).await, None);
     clock.set(at(50));
     assert_eq!(the_alarm(&database).await, expected());
+}
+
+#[tokio::test]
+async fn who_follows_the_fleet_hears_of_what_a_deadline_changes() {
+    let (_test, database) = registered().await;
+    let clock = TestClock::new(at(0));
+    let running = start(&database, &clock, config()).await;
+    tell(&running, story()).await;
+    clock.set(at(49));
+    saved(&database, 5).await;
+    let queries = Queries::new(&database, &QueryConfig::default(), Arc::new(QueryMetrics::default()));
+    let since =
+        |changed_since| LatestStates { filter: FleetFilter::All, changed_since, after: None, limit: 10 };
+    let covered = queries.latest_states(&since(None)).await.unwrap().covered;
+    assert_eq!(covered, ArrivalNo(5));
+    assert!(queries.latest_states(&since(Some(covered))).await.unwrap().states.is_empty());
+    clock.set(at(50));
+    let heard = async {
+        while queries.latest_states(&since(Some(covered))).await.unwrap().states.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within(heard).await;
+    queries.close().await;
 }
 
 #[tokio::test]

@@ -23,17 +23,7 @@ pub(super) async fn run(
     let reach = rollup::reach(connection, edition).await?;
     let mut progress = Progress::default();
     for table in Kept::ALL.into_iter().filter(|table| table.in_chunks()) {
-        let mut cutoff = now.minus(config.retention.longest(table));
-        // What is not in the next rollup yet stays until it is.
-        let rolled_up = match table {
-            Kept::Telemetry => Some(reach.settled_to()),
-            Kept::Telemetry1m => Some(reach.hours_to),
-            _ => None,
-        };
-        if let Some(settled) = rolled_up {
-            let Some(settled) = settled else { continue };
-            cutoff = cutoff.min(settled);
-        }
+        let Some(cutoff) = reach.may_go(table, now.minus(config.retention.longest(table))) else { continue };
         loop {
             let dropped = drop_some(connection, table, cutoff).await?;
             progress.done += dropped;

@@ -15,7 +15,6 @@ use sqlx::{AssertSqlSafe, Connection};
 use time::OffsetDateTime;
 
 use super::chunks::mark;
-use super::rows::exists;
 use super::{Budget, Progress};
 use crate::retention::Kept;
 use crate::rollup::{self, hour_of};
@@ -55,7 +54,7 @@ pub(super) async fn run(
     for table in Kept::ALL.into_iter().filter(|table| table.by_division()) {
         let aggregate =
             edition == Edition::Community && matches!(table, Kept::Telemetry1m | Kept::Telemetry1h);
-        if aggregate || !exists(connection, table.name()).await? {
+        if aggregate {
             continue;
         }
         for &number in &areas {
@@ -64,17 +63,8 @@ pub(super) async fn run(
             if span >= retention.longest(table) {
                 continue;
             }
-            let mut cutoff = hour_of(now.minus(span));
-            let rolled_up = match table {
-                Kept::Telemetry => Some(reach.settled_to()),
-                Kept::Telemetry1m => Some(reach.hours_to),
-                _ => None,
-            };
-            if let Some(settled) = rolled_up {
-                let Some(settled) = settled else { continue };
-                cutoff = cutoff.min(hour_of(settled));
-            }
-            let one = Division { table, area: number, cutoff, now };
+            let Some(cutoff) = reach.may_go(table, now.minus(span)) else { continue };
+            let one = Division { table, area: number, cutoff: hour_of(cutoff), now };
             let Progress { done, more } = one.run(connection, budget).await?;
             progress.done += done;
             if more {
@@ -119,16 +109,16 @@ impl Division {
                     let begun = budget.begin();
                     let deleted = self.delete(connection, &chunk, elevators).await?;
                     progress.done += deleted;
-                    if chunk.is_compressed || deleted < ROWS_MAX.unsigned_abs() {
-                        break;
-                    }
                     if budget.spent() {
                         return Ok(Progress { more: true, ..progress });
                     }
-                    budget.pace(begun).await;
-                }
-                if budget.spent() {
-                    return Ok(Progress { more: true, ..progress });
+                    // Small transactions too: of a large division there are thousands.
+                    if deleted > 0 {
+                        budget.pace(begun).await;
+                    }
+                    if chunk.is_compressed || deleted < ROWS_MAX.unsigned_abs() {
+                        break;
+                    }
                 }
             }
             self.reached(connection, end.min(self.cutoff)).await?;
@@ -240,5 +230,36 @@ impl Division {
             .execute(connection)
             .await
             .map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::testing::TestDatabase;
+
+    #[tokio::test]
+    async fn small_transactions_leave_room_for_others_too() {
+        let test = TestDatabase::new().await;
+        let database = test.open().await;
+        // Two groups of elevators with a reading each, and one with none.
+        sqlx::raw_sql(
+            "INSERT INTO elevator (elevator_id, area) SELECT id, 350102 FROM generate_series(1, 40) AS id;
+             INSERT INTO source (source, boot, terminal_id, first_seen)
+             OVERRIDING SYSTEM VALUE VALUES (1, 1, 't', '2090-03-01');
+             INSERT INTO telemetry (elevator_id, time, seq, arrival_no, arrived, source, sent_mask, item)
+             SELECT id, '2090-03-01', 1, id, '2090-03-01', 1, 0, 0 FROM generate_series(1, 32) AS id",
+        )
+        .execute(database.pool())
+        .await
+        .unwrap();
+        let cutoff: Timestamp = "2090-03-02T00:00:00Z".parse().unwrap();
+        let division = Division { table: Kept::Telemetry, area: 350_102, cutoff, now: cutoff };
+        let budget = Budget::new(Duration::from_hours(1));
+        let mut connection = database.connection().await.unwrap();
+        let progress = division.run(&mut connection, &budget).await.unwrap();
+        assert_eq!((progress.done, budget.pauses.load(Ordering::Relaxed)), (32, 2));
     }
 }

@@ -31,9 +31,6 @@ pub(super) async fn run(
     let tables =
         [Kept::Quarantine, Kept::Downlink, Kept::Suppression, Kept::AlarmEvidence, Kept::FaultPeriod];
     for table in tables {
-        if !exists(connection, table.name()).await? {
-            continue;
-        }
         let before = now.minus(retention.span(table));
         let (rows, more) = delete(connection, table, before, budget).await?;
         match table {
@@ -47,11 +44,6 @@ pub(super) async fn run(
         }
     }
     Ok(dropped)
-}
-
-/// Whether there is such a table.
-pub(super) async fn exists(connection: &mut PgConnection, table: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(table).fetch_one(connection).await
 }
 
 /// What may go besides being old.

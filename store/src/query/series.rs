@@ -177,7 +177,7 @@ struct KeptSince {
     minutes: Option<Timestamp>,
 }
 
-/// What retention has left of an elevator.
+/// What retention has left of an elevator, also while it was in another division.
 struct KeptOf(ElevatorId);
 
 impl Question for KeptOf {
@@ -189,10 +189,18 @@ impl Question for KeptOf {
         let sql = format!(
             "{prefix}
              SELECT table_name, max(floor) AS floor
-             FROM retention_mark
-             WHERE table_name IN ('telemetry', 'telemetry_1m')
-               AND area IN (-1, (SELECT area FROM elevator WHERE elevator_id = $1))
-               AND floor > '-infinity'
+             FROM (
+                 SELECT table_name, floor
+                 FROM retention_mark
+                 WHERE table_name IN ('telemetry', 'telemetry_1m')
+                   AND area IN (-1, (SELECT area FROM elevator WHERE elevator_id = $1))
+                   AND floor > '-infinity'
+                 UNION ALL
+                 SELECT 'telemetry', kept_since
+                 FROM elevator
+                 WHERE elevator_id = $1
+                   AND kept_since IS NOT NULL
+             ) AS mark
              GROUP BY table_name"
         );
         sqlx::query(AssertSqlSafe(sql)).bind(self.0.0)

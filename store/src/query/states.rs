@@ -30,14 +30,15 @@ pub enum FleetFilter {
 /// row; of regions that hold a small part of the fleet `elevator_area` first. Cost: the rows of the page, about 5 us
 /// of the server each; with
 /// `changed_since` the rows of the fleet that are passed over as well, once over all pages. That is a scan on
-/// purpose: `arrival_no` changes with every update of a state, and an index on it would end the updates within
+/// purpose: `changed_no` changes with every update of a state, and an index on it would end the updates within
 /// the page (HOT) that keep the table small and the engine's checkpoints cheap. A BRIN would not hinder them,
 /// but every page of a living fleet holds recent rows, so it would exclude nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LatestStates {
     /// Which elevators.
     pub filter: FleetFilter,
-    /// Only states written since [`StatesPage::covered`] of an earlier answer.
+    /// Only states that have changed since [`StatesPage::covered`] of an earlier answer, by messages or deadlines.
+    /// [`FleetState::connection`] is no part of a state: it is as it is when read, and its changes bring none.
     pub changed_since: Option<ArrivalNo>,
     /// Only ids after this one: [`StatesPage::next`] of the page before.
     pub after: Option<ElevatorId>,
@@ -73,7 +74,8 @@ pub struct FleetState {
     pub arrival_no: ArrivalNo,
     /// The state.
     pub latest: LatestState,
-    /// Of the terminal that spoke last; `None` where presence was never told.
+    /// Of the terminal that spoke last; `None` where presence was never told. Not followed, see
+    /// [`LatestStates::changed_since`]: a start of the server ends every connection at once.
     pub connection: Option<Connection>,
 }
 
@@ -134,7 +136,7 @@ impl Question for LatestStates {
                  {join}
                  WHERE state.elevator_id > $1
                    AND elevator.elevator_id > $1
-                   AND state.arrival_no > $2
+                   AND greatest(state.changed_no, state.arrival_no) > $2
                    {condition}
                  ORDER BY state.elevator_id
                  LIMIT $3

@@ -16,6 +16,7 @@ use time::OffsetDateTime;
 
 use super::{HOUR_SELECT, LAG, MINUTE_SELECT, Reach};
 use crate::StoreConfig;
+use crate::error::is_locked;
 use crate::maintenance::Budget;
 use crate::retention::Kept;
 
@@ -271,18 +272,13 @@ pub(crate) async fn refresh(
             match sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection).await {
                 Ok(_) => windows += 1,
                 // A policy is at this very window; TimescaleDB 2.29 refuses then, earlier versions wait.
-                Err(error) if is_busy(&error) => return Ok((windows, true)),
+                Err(error) if is_locked(&error) => return Ok((windows, true)),
                 Err(error) => return Err(error),
             }
             to = begin;
         }
     }
     Ok((windows, false))
-}
-
-/// `lock_not_available`.
-fn is_busy(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("55P03")
 }
 
 /// How far the aggregates go: to where the last refresh that went well looked, or the newest bucket, if that is

@@ -280,7 +280,7 @@ async fn late_run(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
                     WHERE mark.table_name = 'telemetry'
                       AND mark.floor > taken.hour
                       AND (mark.area = -1 OR mark.area = elevator.area)
-                ) AS gone
+                ) OR coalesce(elevator.kept_since > taken.hour, false) AS gone
          FROM rollup_late_taken AS taken
          LEFT JOIN elevator USING (elevator_id)",
     )

@@ -30,6 +30,7 @@ fn state(elevator: i64, arrival_no: i64) -> ElevatorState {
         codes: vec!["E 7".into(), "5".into()],
         code_slugs: vec!["unknown_code".into(), "unintended_movement".into()],
         arrival: Arrival { no: ArrivalNo(arrival_no), at },
+        changed: ArrivalNo(arrival_no),
         engine_version: 1,
         engine: r#"{"a": [1, 2]}"#.into(),
     }

@@ -88,6 +88,7 @@ struct Chunks {
     oldest: Option<OffsetDateTime>,
     newest: Option<OffsetDateTime>,
     active_rows: Option<i64>,
+    active_s: Option<i64>,
     dead: Option<i64>,
     rows: Option<i64>,
     interval_s: Option<i64>,
@@ -104,23 +105,34 @@ async fn table(
     let sql = format!("SELECT ({HYPERTABLE_OF})::text");
     let hypertable: String =
         sqlx::query_scalar(AssertSqlSafe(sql)).bind(name).fetch_one(&mut *connection).await?;
-    // Of the newest chunks the fullest: the very newest may hold a few readings of a clock that is ahead.
+    // Of the newest chunks the densest: the very newest is not full yet, or holds a few readings of a clock that is
+    // ahead. What statistics say of a chunk in the columnstore is of before it went there.
     let chunks: Chunks = sqlx::query_as(
         "WITH chunk AS (
-             SELECT range_start, range_end, statistics.n_live_tup, statistics.n_dead_tup,
+             SELECT range_start, range_end,
+                    statistics.n_live_tup * (NOT is_compressed)::int AS live,
+                    statistics.n_dead_tup * (NOT is_compressed)::int AS dead,
+                    extract(epoch FROM range_end - range_start)::int8 AS span_s,
                     row_number() OVER (ORDER BY range_start DESC) AS from_newest
              FROM timescaledb_information.chunks
              LEFT JOIN pg_stat_all_tables AS statistics
                     ON statistics.schemaname = chunk_schema AND statistics.relname = chunk_name
              WHERE hypertable_name = $1
                AND hypertable_schema IN (current_schema(), '_timescaledb_internal')
+         ), active AS (
+             SELECT live, span_s
+             FROM chunk
+             WHERE from_newest <= 3
+             ORDER BY live::float8 / span_s DESC NULLS LAST
+             LIMIT 1
          )
          SELECT count(*) AS chunks,
                 min(range_start) AS oldest,
                 max(range_end) AS newest,
-                max(n_live_tup) FILTER (WHERE from_newest <= 3) AS active_rows,
-                sum(n_dead_tup)::int8 AS dead,
-                sum(n_live_tup)::int8 AS rows,
+                (SELECT live FROM active) AS active_rows,
+                (SELECT span_s FROM active) AS active_s,
+                sum(dead)::int8 AS dead,
+                sum(live)::int8 AS rows,
                 (SELECT extract(epoch FROM time_interval)::int8
                  FROM timescaledb_information.dimensions
                  WHERE hypertable_name = $1
@@ -139,6 +151,7 @@ async fn table(
         status.oldest = chunks.oldest.map(Into::into);
         status.newest = chunks.newest.map(Into::into);
         status.active_chunk_rows = chunks.active_rows;
+        status.active_chunk_s = chunks.active_s;
         status.dead_rows = chunks.dead.unwrap_or_default();
     }
     let sizes: Sizes = if in_chunks {
@@ -164,11 +177,15 @@ async fn table(
         .bind(name)
         .fetch_one(&mut *connection)
         .await?;
-    // Two estimates, the one of ANALYZE and the one of the running statistics: early on one of them is empty.
-    status.rows_estimate = estimate.max(chunks.rows).map(|rows| rows.max(0));
-    if edition == Edition::Community && in_chunks {
-        columnstore(connection, &hypertable, &mut status).await?;
-    }
+    let in_columnstore = if edition == Edition::Community && in_chunks {
+        columnstore(connection, &hypertable, &mut status).await?
+    } else {
+        0
+    };
+    // Two estimates, the one of ANALYZE and the one of the running statistics: early on one of them is empty, and
+    // small chunks in the columnstore are hardly ever analysed.
+    let rows = chunks.rows.map(|rows| rows + in_columnstore);
+    status.rows_estimate = estimate.max(rows).map(|rows| rows.max(0));
     Ok(Some(status))
 }
 
@@ -192,11 +209,12 @@ async fn plain_sizes(connection: &mut PgConnection, name: &str) -> Result<(Sizes
     Ok((sizes, dead.unwrap_or_default()))
 }
 
+/// Tells of the columnstore; returns how many rows went there.
 async fn columnstore(
     connection: &mut PgConnection,
     hypertable: &str,
     status: &mut TableStatus,
-) -> Result<(), sqlx::Error> {
+) -> Result<i64, sqlx::Error> {
     let found: Option<(i64, Option<i64>, Option<i64>)> = sqlx::query_as(
         "SELECT number_compressed_chunks, before_compression_total_bytes, after_compression_total_bytes
          FROM timescaledb_information.chunks AS chunk,
@@ -206,7 +224,7 @@ async fn columnstore(
          LIMIT 1",
     )
     .bind(hypertable)
-    .fetch_optional(connection)
+    .fetch_optional(&mut *connection)
     .await?;
     // A table without the columnstore has no statistics of it.
     if let Some((chunks, before, after)) = found {
@@ -214,7 +232,17 @@ async fn columnstore(
         status.columnstore_bytes_before = before;
         status.columnstore_bytes = after;
     }
-    Ok(())
+    sqlx::query_scalar(
+        "SELECT coalesce(sum(size.numrows_pre_compression), 0)::int8
+         FROM _timescaledb_catalog.compression_chunk_size AS size
+         JOIN _timescaledb_catalog.chunk ON chunk.id = size.chunk_id
+         JOIN _timescaledb_catalog.hypertable ON hypertable.id = chunk.hypertable_id
+         WHERE hypertable.table_name = $1
+           AND hypertable.schema_name IN (current_schema(), '_timescaledb_internal')",
+    )
+    .bind(hypertable)
+    .fetch_one(connection)
+    .await
 }
 
 async fn rollups(
@@ -333,9 +361,11 @@ struct JobRow {
     runs: i64,
     failures: i64,
     error: Option<String>,
+    failed_after_work: bool,
 }
 
-/// Jobs of tables of ours, with what the last failure said.
+/// Jobs of tables of ours, with what the last failure said. SQLSTATE 24000 is that of PostgreSQL 17.12, which
+/// refuses how TimescaleDB ends a job whose work is committed.
 async fn jobs(connection: &mut PgConnection) -> Result<Vec<JobStatus>, sqlx::Error> {
     let rows: Vec<JobRow> = sqlx::query_as(
         "SELECT job.job_id,
@@ -348,15 +378,19 @@ async fn jobs(connection: &mut PgConnection) -> Result<Vec<JobStatus>, sqlx::Err
                 coalesce(run.last_run_status = 'Failed', false) AS failed_last,
                 coalesce(run.total_runs, 0) AS runs,
                 coalesce(run.total_failures, 0) AS failures,
-                (SELECT err_message
-                 FROM timescaledb_information.job_errors AS error
-                 WHERE error.job_id = job.job_id
-                 ORDER BY start_time DESC
-                 LIMIT 1) AS error
+                failure.err_message AS error,
+                coalesce(failure.sqlerrcode = '24000', false) AS failed_after_work
          FROM timescaledb_information.jobs AS job
          LEFT JOIN timescaledb_information.job_stats AS run USING (job_id)
          LEFT JOIN timescaledb_information.continuous_aggregates AS aggregate
                 ON aggregate.materialization_hypertable_name = job.hypertable_name
+         LEFT JOIN LATERAL (
+             SELECT err_message, sqlerrcode
+             FROM timescaledb_information.job_errors AS error
+             WHERE error.job_id = job.job_id
+             ORDER BY start_time DESC
+             LIMIT 1
+         ) AS failure ON true
          WHERE job.hypertable_name IS NOT NULL
          ORDER BY job.job_id",
     )
@@ -374,6 +408,7 @@ async fn jobs(connection: &mut PgConnection) -> Result<Vec<JobStatus>, sqlx::Err
         runs: row.runs,
         failures: row.failures,
         error: row.error,
+        failed_after_work: row.failed_after_work,
     };
     Ok(rows.into_iter().map(job).collect())
 }

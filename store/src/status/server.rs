@@ -9,12 +9,13 @@ use time::OffsetDateTime;
 use super::{ReplicaStatus, ServerStatus};
 
 /// Settings that promises rest upon, or that size what may be stored.
-const SETTINGS: [&str; 10] = [
+const SETTINGS: [&str; 11] = [
     "synchronous_commit",
     "fsync",
     "full_page_writes",
     "autovacuum",
     "max_worker_processes",
+    "timescaledb.license",
     "timescaledb.max_background_workers",
     "shared_buffers",
     "max_wal_size",
@@ -50,21 +51,6 @@ pub(super) async fn server(connection: &mut PgConnection) -> Result<ServerStatus
     )
     .fetch_one(&mut *connection)
     .await?;
-    // As the server has them, not as this session does, which sets some for itself.
-    let settings: Vec<(String, String)> = sqlx::query_as(
-        "SELECT name, CASE WHEN source IN ('client', 'session') THEN reset_or_boot.value ELSE shown.value END
-         FROM pg_settings,
-              LATERAL (SELECT setting || coalesce(unit, '') AS value) AS shown,
-              LATERAL (SELECT coalesce((SELECT split_part(entry, '=', 2)
-                                        FROM pg_db_role_setting, unnest(setconfig) AS entry
-                                        WHERE entry LIKE pg_settings.name || '=%'
-                                        LIMIT 1),
-                                       boot_val) AS value) AS reset_or_boot
-         WHERE name = ANY ($1)",
-    )
-    .bind(SETTINGS.map(str::to_owned).to_vec())
-    .fetch_all(&mut *connection)
-    .await?;
     let (wal_written_bytes, wal_since): (Option<i64>, Option<OffsetDateTime>) =
         sqlx::query_as("SELECT wal_bytes::int8, stats_reset FROM pg_stat_wal")
             .fetch_one(&mut *connection)
@@ -89,9 +75,22 @@ pub(super) async fn server(connection: &mut PgConnection) -> Result<ServerStatus
         wal_disk_bytes,
         frozen_age: row.frozen_age,
         oldest_transaction_s: row.oldest_transaction_s,
-        settings: settings.into_iter().collect::<BTreeMap<_, _>>(),
+        settings: BTreeMap::new(),
         replicas: replicas(connection, row.standby).await?,
     })
+}
+
+/// As this session has them: one that sets none for itself tells those of the server.
+pub(super) async fn settings(connection: &mut PgConnection) -> Result<BTreeMap<String, String>, sqlx::Error> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT name, current_setting(name, true)
+         FROM unnest($1::text[]) AS name
+         WHERE current_setting(name, true) IS NOT NULL",
+    )
+    .bind(SETTINGS.map(str::to_owned).to_vec())
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().collect())
 }
 
 /// Name, state, way of waiting, bytes behind.

@@ -75,6 +75,15 @@ pub(super) fn warnings(status: &StoreStatus, config: &StoreConfig) -> Vec<Warnin
             "set it on in postgresql.conf",
         );
     }
+    if status.edition == "apache" && setting("timescaledb.license") == Some("timescale") {
+        warn(
+            "edition_unused",
+            "the server is of the Community edition, the database was made with the Apache edition and stays so: \
+             nothing goes to the columnstore"
+                .to_owned(),
+            "nothing, if that is meant; else begin with a new database",
+        );
+    }
     if setting("autovacuum") == Some("off") || setting("track_counts") == Some("off") {
         warn(
             "autovacuum_off",
@@ -137,9 +146,15 @@ pub(super) fn warnings(status: &StoreStatus, config: &StoreConfig) -> Vec<Warnin
     warnings
 }
 
+/// How many rows a new chunk comes to hold, when they go on coming as they did.
+fn chunk_rows(table: &TableStatus) -> Option<i64> {
+    let (rows, span_s) = (table.active_chunk_rows?, table.active_chunk_s?);
+    Some((rows as f64 * table.chunk_interval_s? as f64 / span_s.max(1) as f64) as i64)
+}
+
 /// What to set `store.chunk_hours` to, for the middle of what fits; nothing if it fits, or cannot be judged.
 fn chunk_hours(table: &TableStatus) -> Option<i64> {
-    let (rows, interval_s, chunks) = (table.active_chunk_rows?, table.chunk_interval_s?, table.chunks?);
+    let (rows, interval_s, chunks) = (chunk_rows(table)?, table.chunk_interval_s?, table.chunks?);
     // Chunks that are too small cost when there are many.
     let fits = CHUNK_ROWS.contains(&rows) || (rows < *CHUNK_ROWS.start() && chunks < CHUNKS_MANY);
     if fits || rows == 0 {
@@ -153,10 +168,10 @@ fn chunk_hours(table: &TableStatus) -> Option<i64> {
 fn chunks(status: &StoreStatus, config: &StoreConfig, warn: &mut impl FnMut(&'static str, String, &str)) {
     let telemetry = status.tables.iter().find(|table| table.name == "telemetry");
     if let Some(hours) = telemetry.and_then(chunk_hours) {
-        let rows = telemetry.and_then(|table| table.active_chunk_rows).unwrap_or_default();
+        let rows = telemetry.and_then(chunk_rows).unwrap_or_default();
         warn(
             "chunk_interval",
-            format!("the newest chunks of telemetry hold {rows} rows; 1 to 10 million is best"),
+            format!("new chunks of telemetry come to hold {rows} rows; 1 to 10 million is best"),
             &format!("set store.chunk_hours = {hours}; new chunks take it, those that exist stay"),
         );
     }
@@ -201,11 +216,13 @@ fn maintenance(status: &StoreStatus, warn: &mut impl FnMut(&'static str, String,
     for job in status.jobs.iter().filter(|job| job.failed_last) {
         let table = job.table.as_deref().unwrap_or("?");
         let error = job.error.as_deref().unwrap_or("it does not say why");
-        warn(
-            "job_failed",
-            format!("job {} ({} of {table}) failed: {error}", job.job_id, job.job),
-            "the server tries it again; SELECT * FROM timescaledb_information.job_errors tells more",
-        );
+        let advice = if job.failed_after_work {
+            "its work is done and committed: PostgreSQL 17.12 refuses only how TimescaleDB ends it, until a \
+             TimescaleDB that knows it is installed (docs/storage.md, Editions)"
+        } else {
+            "the server tries it again; SELECT * FROM timescaledb_information.job_errors tells more"
+        };
+        warn("job_failed", format!("job {} ({} of {table}) failed: {error}", job.job_id, job.job), advice);
     }
     let due: i64 = status.retention.iter().filter_map(|table| table.chunks_due).sum();
     if due > 100 {
@@ -220,7 +237,7 @@ fn maintenance(status: &StoreStatus, warn: &mut impl FnMut(&'static str, String,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{ReplicaStatus, RollupStatus, SchemaStatus, ServerStatus, StepStatus};
+    use crate::status::{JobStatus, ReplicaStatus, RollupStatus, SchemaStatus, ServerStatus, StepStatus};
     use domain::Timestamp;
 
     fn well() -> StoreStatus {
@@ -238,6 +255,7 @@ mod tests {
                 chunks: Some(10),
                 chunk_interval_s: Some(21_600),
                 active_chunk_rows: Some(3_000_000),
+                active_chunk_s: Some(21_600),
                 rows_estimate: Some(30_000_000),
                 ..TableStatus::default()
             }],
@@ -274,6 +292,8 @@ mod tests {
         assert_eq!(set("full_page_writes", "off"), ["full_page_writes_off"]);
         assert_eq!(set("synchronous_commit", "off"), ["synchronous_commit_off"]);
         assert_eq!(set("synchronous_commit", "remote_apply"), [""; 0]);
+        assert_eq!(set("timescaledb.license", "timescale"), ["edition_unused"]);
+        assert_eq!(set("timescaledb.license", "apache"), [""; 0]);
         assert_eq!(set("autovacuum", "off"), ["autovacuum_off"]);
         assert_eq!(codes(|status| status.tables[0].dead_rows = 10_000_000), ["autovacuum_behind"]);
         assert_eq!(codes(|status| status.tables[0].dead_rows = 5_000_000), [""; 0]);
@@ -304,16 +324,47 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_failed_after_its_work_is_told_from_one_that_failed_in_it() {
+        let advice = |failed_after_work| {
+            let job = JobStatus {
+                job_id: 1_000,
+                job: "policy_compression".into(),
+                table: Some("telemetry".into()),
+                config: None,
+                every_s: 60,
+                succeeded: None,
+                next: None,
+                failed_last: true,
+                runs: 1,
+                failures: 1,
+                error: Some("cannot drop portal".into()),
+                failed_after_work,
+            };
+            let told = warnings(&StoreStatus { jobs: vec![job], ..well() }, &StoreConfig::default());
+            assert_eq!(told[0].code, "job_failed");
+            told[0].advice.clone()
+        };
+        assert!(advice(true).contains("done and committed"));
+        assert!(!advice(false).contains("done and committed"));
+    }
+
+    #[test]
     fn the_chunk_interval_is_advised_by_the_rows_of_a_chunk() {
-        let check = |rows: i64, hours: i64, chunks: i64, advised: Option<i64>| {
+        let changed = |rows: i64, hours: i64, hours_now: i64, chunks: i64, advised: Option<i64>| {
             let table = TableStatus {
                 chunks: Some(chunks),
-                chunk_interval_s: Some(hours * 3_600),
+                chunk_interval_s: Some(hours_now * 3_600),
                 active_chunk_rows: Some(rows),
+                active_chunk_s: Some(hours * 3_600),
                 ..TableStatus::default()
             };
-            assert_eq!(chunk_hours(&table), advised, "{rows} rows in {hours} h, {chunks} chunks");
+            assert_eq!(
+                chunk_hours(&table),
+                advised,
+                "{rows} rows in {hours} h, now {hours_now}, {chunks} chunks"
+            );
         };
+        let check = |rows, hours, chunks, advised| changed(rows, hours, hours, chunks, advised);
         check(1_000_000, 6, 10, None);
         check(10_000_000, 6, 10, None);
         check(40_000_000, 10, 10, Some(1));
@@ -324,5 +375,9 @@ mod tests {
         check(10, 6, 3, None);
         check(10, 6, 100, Some(168));
         check(10, 168, 100, None);
+        // The advice was followed, and the chunks are those of before.
+        changed(400_000, 6, 60, 100, None);
+        changed(40_000_000, 10, 1, 100, None);
+        changed(400_000, 6, 12, 100, Some(60)); // not far enough
     }
 }

@@ -1,11 +1,16 @@
+use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{Arrival, ArrivalNo, BootId, Field, Reading, Seq, SourceId, TerminalId, Timestamp};
+use domain::{
+    Arrival, ArrivalNo, BootId, ElevatorId, Field, Message, Reading, Seq, SourceId, TelemetryBatch,
+    TerminalId, Timestamp,
+};
 
-use super::CommitReport;
 use super::batch::{unique, windows};
+use super::{CommitReport, Incoming, Item, StoreMetrics, Writer};
 use crate::quarantine::QuarantineReason;
 use crate::rows::{Origin, ReadingRow, Row};
+use crate::testing::TestDatabase;
 
 fn row<'a>(terminal_id: &'a TerminalId, reading: &'a Reading) -> ReadingRow<'a> {
     let arrival = Arrival { no: ArrivalNo(1), at: reading.time };
@@ -53,4 +58,40 @@ fn a_long_backlog_is_cut_by_chunks_and_loses_nothing() {
     check(32, 1);
     check(33, 2);
     check(100, 4);
+}
+
+#[tokio::test]
+async fn late_is_what_the_clock_of_the_database_calls_late_also_after_a_clock_was_set() {
+    let test = TestDatabase::new().await;
+    let database = test.open().await;
+    let mut writer = Writer::new(&database, Arc::new(StoreMetrics::default()));
+    let fresh = |seq: i64| {
+        let at = Timestamp::from(time::OffsetDateTime::now_utc());
+        let readings = vec![Reading::new(Seq(seq), at)];
+        let batch =
+            TelemetryBatch { boot: BootId(1), sent: None, prev_boot_last_seq: None, dropped: None, readings };
+        Item::Message(Incoming {
+            elevator_id: ElevatorId(1),
+            terminal_id: TerminalId::new("t").unwrap(),
+            arrival: Arrival { no: ArrivalNo(seq), at },
+            message: Arc::new(Message::Telemetry(batch)),
+        })
+    };
+    let late = async || -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM rollup_late").fetch_one(database.pool()).await.unwrap()
+    };
+    writer.commit(&[fresh(1)]).await.unwrap();
+    let session = writer.session.as_mut().unwrap();
+    sqlx::raw_sql(
+        "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql
+         AS $$ SELECT pg_catalog.clock_timestamp() + INTERVAL '1 hour' $$;
+         SET search_path = public, pg_catalog",
+    )
+    .execute(&mut session.connection)
+    .await
+    .unwrap();
+    assert_eq!(late().await, 0);
+    session.clock.forget();
+    writer.commit(&[fresh(2)]).await.unwrap();
+    assert_eq!(late().await, 1);
 }

@@ -139,6 +139,35 @@ async fn a_division_may_keep_less_and_its_rollups_stay() {
 }
 
 #[tokio::test]
+async fn an_elevator_that_moved_keeps_the_rollups_of_what_its_old_division_let_go() {
+    let test = TestDatabase::new().await;
+    let retention = telemetry_for(30).with_division("350102".parse().unwrap(), Kept::Telemetry, 5 * DAY);
+    let database = test.open_with(config(retention)).await;
+    sqlx::query("INSERT INTO elevator (elevator_id, area) VALUES (1, 350102)")
+        .execute(database.pool())
+        .await
+        .unwrap();
+    let mut fast = Reading::new(Seq(1), day(0));
+    fast.velocity_mm_s = domain::Field::Known(1_500);
+    let Item::Message(mut message) = telemetry(1, 1, vec![fast]) else { panic!() };
+    message.arrival.at = day(0);
+    writer(&database).commit(&[Item::Message(message)]).await.unwrap();
+    store_reading(&database, 1, 2, day(9), day(9)).await;
+    assert_eq!(run(&database, day(10)).await.division_rows_dropped, 1);
+
+    sqlx::query("UPDATE elevator SET area = 360102").execute(database.pool()).await.unwrap();
+    // As many readings of that minute as there were, and they say less.
+    store_reading(&database, 1, 3, day(0).plus(Duration::from_secs(1)), day(10)).await;
+    assert_eq!(run(&database, day(11)).await.late_hours, 1);
+    for table in ["telemetry_1m", "telemetry_1h"] {
+        let sql = format!("SELECT velocity_mm_s_max FROM {table} ORDER BY bucket LIMIT 1");
+        let fastest: Option<i32> =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(database.pool()).await.unwrap();
+        assert_eq!(fastest, Some(1_500), "{table}");
+    }
+}
+
+#[tokio::test]
 async fn a_step_that_fails_stops_no_other_and_what_is_not_rolled_up_is_kept() {
     let test = TestDatabase::new().await;
     let database = test.open_with(config(telemetry_for(10))).await;

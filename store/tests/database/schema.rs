@@ -28,6 +28,16 @@ async fn migrating_and_ensuring_again_changes_nothing() {
 }
 
 #[tokio::test]
+async fn who_begins_at_once_with_an_empty_database_waits_for_the_other() {
+    let test = TestDatabase::blank().await;
+    let one = async || Database::connect(test.url()).await.unwrap().migrate().await;
+    let all = tokio::join!(one(), one(), one(), one());
+    for outcome in [all.0, all.1, all.2, all.3] {
+        outcome.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_schema_of_a_newer_version_is_refused() {
     let test = TestDatabase::new().await;
     let database = test.open().await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use store::testing::TestDatabase;
+use store::testing::{TestCluster, TestDatabase};
 use store::{Database, Edition, StoreConfig};
 
 use crate::common::*;
@@ -72,4 +72,30 @@ async fn status_works_on_a_schema_that_is_not_made_yet_and_on_an_older_one() {
     assert!(status.tables.is_empty());
     empty.close().await;
     scratch.remove().await.unwrap();
+}
+
+#[tokio::test]
+async fn settings_are_those_of_the_server_and_of_no_other_database() {
+    let cluster = TestCluster::new().await;
+    let database = Database::connect(cluster.url()).await.unwrap();
+    for sql in ["CREATE DATABASE other", "ALTER DATABASE other SET synchronous_commit = local"] {
+        sqlx::query(sql).execute(database.pool()).await.unwrap();
+    }
+    let status = database.status().await.unwrap();
+    assert_eq!(status.server.settings["synchronous_commit"], "on");
+    let shown: String = sqlx::query_scalar("SHOW shared_buffers").fetch_one(database.pool()).await.unwrap();
+    assert_eq!(status.server.settings["shared_buffers"], shown);
+    for sql in ["ALTER SYSTEM SET synchronous_commit = off", "SELECT pg_reload_conf()"] {
+        sqlx::query(sql).execute(database.pool()).await.unwrap();
+    }
+    // As the server reads its files again.
+    eventually(async || {
+        let status = database.status().await.unwrap();
+        status.server.settings["synchronous_commit"] == "off"
+            && status.warnings.iter().any(|warning| warning.code == "synchronous_commit_off")
+    })
+    .await;
+    let ours: String =
+        sqlx::query_scalar("SHOW synchronous_commit").fetch_one(database.pool()).await.unwrap();
+    assert_eq!(ours, "on");
 }

@@ -160,6 +160,7 @@ pub(crate) fn elevator_state(elevator_id: ElevatorId, area: &str) -> ElevatorSta
         codes: vec!["5".to_owned()],
         code_slugs: vec!["unintended_movement".to_owned()],
         arrival: Arrival { no: ArrivalNo(1), at: time },
+        changed: ArrivalNo(1),
         engine_version: 1,
         engine: "{}".to_owned(),
     }

@@ -230,6 +230,16 @@ async fn a_short_span_of_long_ago_is_answered_by_what_is_left() {
         (series.resolution, points)
     };
     assert_eq!(gone("telemetry", 111_111).await, (Resolution::Reading, vec![]), "that is elsewhere");
+    sqlx::raw_sql(
+        "INSERT INTO elevator (elevator_id, area) VALUES (1, 111111);
+         UPDATE elevator SET area = 222222",
+    )
+    .execute(database.pool())
+    .await
+    .unwrap();
+    let moved = queries.elevator_series(&asked).await.unwrap();
+    assert_eq!(moved.resolution, Resolution::Minute, "that was where it was before");
+    sqlx::query("DELETE FROM elevator").execute(database.pool()).await.unwrap();
     assert_eq!(gone("telemetry", -1).await, (Resolution::Minute, vec![Some(2_500)]));
     assert_eq!(gone("telemetry_1m", -1).await, (Resolution::Hour, vec![Some(2_500)]));
     let height = ElevatorSeries { fields: vec![SeriesField::PositionMm], ..asked.clone() };

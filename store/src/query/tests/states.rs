@@ -31,6 +31,7 @@ fn state(elevator: i64, arrival_no: i64) -> ElevatorState {
         codes: vec![],
         code_slugs: vec![],
         arrival: Arrival { no: ArrivalNo(arrival_no), at },
+        changed: ArrivalNo(arrival_no),
         engine_version: 1,
         engine: "{}".into(),
     }
@@ -123,6 +124,12 @@ async fn who_follows_misses_nothing() {
     let third = queries.latest_states(&since(second.covered)).await.unwrap();
     assert_eq!((ids(&third), third.covered), (vec![3, 4], ArrivalNo(12)));
     assert_eq!(ids(&queries.latest_states(&since(third.covered)).await.unwrap()), [0; 0]);
+    // A deadline changes what 7 said last: no message comes, and the position stays.
+    let latched = ElevatorState { people: Some(true), changed: ArrivalNo(13), ..state(7, 7) };
+    committer.checkpoint(&[latched], ArrivalNo(12)).await.unwrap();
+    let fourth = queries.latest_states(&since(third.covered)).await.unwrap();
+    assert_eq!((ids(&fourth), fourth.states[0].latest.people), (vec![7], Some(true)));
+    assert_eq!(fourth.states[0].arrival_no, ArrivalNo(7), "what is read again after a start is as it was");
     queries.close().await;
 }
 
