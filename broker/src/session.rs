@@ -301,6 +301,9 @@ impl Session {
         if self.exceeds_receive_max() {
             return actions.push(Action::Close(Reason::ReceiveMaximum));
         }
+        if let Some(exact) = exact {
+            self.forget(exact.pkid);
+        }
         let owed = match (publish.qos, exact) {
             _ if self.holed => Owed::Nothing,
             (QoS::AtMostOnce, _) => Owed::Nothing,
@@ -333,16 +336,7 @@ impl Session {
             actions.push(Action::Reply(Reply::PubRec(exact.pkid)));
             return true;
         }
-        if self.repeats_earlier(exact) {
-            return true;
-        }
-        self.recorded.remove(&exact.pkid);
-        // Left by a client that lost its ids and will never release them: refused, it could not send for a day. One
-        // that is repeated after all is handed over again, and the store knows it.
-        if self.recorded.len() >= self.limits.unacked_max {
-            self.recorded.pop_first();
-        }
-        false
+        self.repeats_earlier(exact)
     }
 
     /// The topic behind an alias, or of the packet itself.

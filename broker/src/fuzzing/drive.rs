@@ -1,6 +1,7 @@
 //! A session and its connections, driven by an input and checked against a model that is kept separately.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bytes::{Bytes, BytesMut};
 
@@ -32,10 +33,13 @@ const TOPIC: &str = "lift/v1/310115/T1/telemetry";
 enum Promise {
     Nothing,
     PubAck(u16),
-    PubRec(u16),
+    PubRec(Exact),
     /// The client will ask for this PUBREC on a later connection, or not.
-    Silent(u16),
+    Silent(Exact),
 }
+
+/// Packet id and content of a QoS 2 publish.
+type Exact = (u16, u64);
 
 /// A message sent to the client and not yet acknowledged.
 #[derive(Debug)]
@@ -58,7 +62,8 @@ pub(super) struct Drive<'a> {
     epoch: u64,
     promised: VecDeque<Promise>,
     earlier: Vec<(u64, VecDeque<Promise>)>,
-    recorded: HashSet<u16>,
+    recorded: BTreeMap<u16, u64>,
+    aliases: BTreeMap<u16, Bytes>,
     subscriptions: Vec<(TopicFilter, usize)>,
     sent: Vec<Sent>,
     inflight_max: usize,
@@ -83,7 +88,8 @@ impl<'a> Drive<'a> {
             epoch: 1,
             promised: VecDeque::new(),
             earlier: Vec::new(),
-            recorded: HashSet::new(),
+            recorded: BTreeMap::new(),
+            aliases: BTreeMap::new(),
             subscriptions: Vec::new(),
             sent: Vec::new(),
             inflight_max: LIMITS.inflight_max,
@@ -153,7 +159,7 @@ impl<'a> Drive<'a> {
                 admitted &= self.session.has_room();
             }
         }
-        let seen = Seen::of(&packet);
+        let seen = Seen::of(&packet, &mut self.aliases);
         let was_holed = self.session.is_holed();
         self.session.packet(packet, admitted, &mut self.actions);
         self.check_answers(&seen, admitted, was_holed);
@@ -183,7 +189,7 @@ impl<'a> Drive<'a> {
         let kept = self.session.suspend(self.epoch, failed);
         assert!(kept.is_within(&self.rights), "a session holds nothing but what its client may have");
         let silent = |promise: &Promise| match *promise {
-            Promise::PubRec(pkid) | Promise::Silent(pkid) => Promise::Silent(pkid),
+            Promise::PubRec(exact) | Promise::Silent(exact) => Promise::Silent(exact),
             Promise::PubAck(_) | Promise::Nothing => Promise::Nothing,
         };
         let promised = std::mem::take(&mut self.promised);
@@ -206,6 +212,7 @@ impl<'a> Drive<'a> {
         self.inflight_max = 1 + usize::from(self.decide()) % LIMITS.inflight_max;
         let limits = Limits { inflight_max: self.inflight_max, ..LIMITS };
         self.session = Session::new(self.protocol, self.rights.clone(), limits, 60);
+        self.aliases.clear();
         self.session.resume(kept);
     }
 
@@ -228,8 +235,8 @@ impl<'a> Drive<'a> {
         for promise in promises.drain(..committed) {
             match promise {
                 Promise::PubRec(_) => expected.push(promise),
-                Promise::Silent(pkid) => {
-                    self.recorded.insert(pkid);
+                Promise::Silent((pkid, content)) => {
+                    self.recorded.insert(pkid, content);
                 }
                 Promise::Nothing | Promise::PubAck(_) => {}
             }
@@ -251,22 +258,22 @@ impl<'a> Drive<'a> {
         for action in std::mem::take(&mut self.actions) {
             assert!(self.closed.is_none(), "nothing follows the end");
             match action {
-                Action::Reply(Reply::PubAck(pkid)) => acked.push(Promise::PubAck(pkid)),
-                Action::Reply(Reply::PubRec(pkid)) => {
-                    self.recorded.insert(pkid);
-                    acked.push(Promise::PubRec(pkid));
-                }
+                Action::Reply(reply @ (Reply::PubAck(_) | Reply::PubRec(_))) => acked.push(reply),
                 Action::Close(reason @ Reason::AckFailed) if failed => self.closed = Some(reason),
                 other => panic!("a commit answered by {other:?}"),
             }
         }
-        assert_eq!(acked, expected, "acknowledged is what was committed, in order, once");
-        for ack in acked {
-            match ack {
-                Promise::PubAck(pkid) => self.write(Reply::PubAck(pkid)),
-                Promise::PubRec(pkid) => self.write(Reply::PubRec(pkid)),
-                Promise::Nothing | Promise::Silent(_) => {}
+        assert_eq!(acked.len(), expected.len(), "acknowledged is what was committed, once");
+        for (ack, promise) in acked.into_iter().zip(expected) {
+            match (&ack, *promise) {
+                (Reply::PubAck(pkid), Promise::PubAck(promised)) => assert_eq!(*pkid, promised, "in order"),
+                (Reply::PubRec(pkid), Promise::PubRec((promised, content))) => {
+                    assert_eq!(*pkid, promised, "in order");
+                    self.recorded.insert(promised, content);
+                }
+                _ => panic!("{ack:?} for {promise:?}"),
             }
+            self.write(ack);
         }
     }
 
@@ -278,21 +285,23 @@ impl<'a> Drive<'a> {
                 Action::Deliver(accepted) => {
                     assert!(admitted && !delivered, "handed over once, with room");
                     delivered = true;
-                    let Seen::Publish { qos, pkid } = *seen else { panic!("no publish: {seen:?}") };
+                    let Seen::Publish { qos, exact } = *seen else { panic!("no publish: {seen:?}") };
                     assert_eq!(accepted.qos, qos);
                     assert!(accepted.payload.len() <= LIMITS.payload_bytes_max);
                     assert!(
                         topic::is_topic_name(&accepted.topic) && self.rights.may_publish(&accepted.topic)
                     );
                     assert_eq!(accepted.for_hub, topic::is_topic_for_hub(&accepted.topic));
-                    self.promise(qos, pkid, was_holed);
+                    self.promise(qos, exact, was_holed);
                 }
                 Action::Reply(Reply::PubRec(pkid)) => {
-                    assert!(self.recorded.contains(&pkid), "PUBREC only for what is committed");
+                    let Seen::Publish { exact, .. } = *seen else { panic!("no publish: {seen:?}") };
+                    let known = self.recorded.get(&pkid).map(|content| (pkid, *content));
+                    assert_eq!(known, Some(exact), "PUBREC only for what is committed");
                     self.write(Reply::PubRec(pkid));
                 }
                 Action::Reply(Reply::PubComp { pkid, known }) => {
-                    assert_eq!(known, self.recorded.remove(&pkid), "released once");
+                    assert_eq!(known, self.recorded.remove(&pkid).is_some(), "released once");
                     self.write(Reply::PubComp { pkid, known });
                 }
                 Action::Reply(Reply::PubAck(pkid)) => panic!("{pkid} acknowledged before it is committed"),
@@ -328,10 +337,11 @@ impl<'a> Drive<'a> {
         match *seen {
             Seen::PubAck(pkid) => self.sent.retain(|sent| sent.pkid != pkid),
             // A repetition of what an earlier connection has handed over: its PUBREC is asked for now.
-            Seen::Publish { qos: QoS::ExactlyOnce, pkid } if !delivered && self.closed.is_none() => {
+            Seen::Publish { qos: QoS::ExactlyOnce, exact } if !delivered && self.closed.is_none() => {
+                let is_recorded = self.recorded.get(&exact.0) == Some(&exact.1);
                 for promise in self.earlier.iter_mut().flat_map(|(_, promises)| promises) {
-                    if *promise == Promise::Silent(pkid) && !self.recorded.contains(&pkid) {
-                        *promise = Promise::PubRec(pkid);
+                    if *promise == Promise::Silent(exact) && !is_recorded {
+                        *promise = Promise::PubRec(exact);
                     }
                 }
             }
@@ -345,19 +355,34 @@ impl<'a> Drive<'a> {
         assert!(self.session.expiry_s() <= LIMITS.expiry_s_max);
     }
 
-    fn promise(&mut self, qos: QoS, pkid: u16, was_holed: bool) {
+    fn promise(&mut self, qos: QoS, exact: Exact, was_holed: bool) {
         let promise = match qos {
             QoS::AtMostOnce => Promise::Nothing,
-            QoS::AtLeastOnce => Promise::PubAck(pkid),
+            QoS::AtLeastOnce => Promise::PubAck(exact.0),
             QoS::ExactlyOnce => {
-                let known = [Promise::PubRec(pkid), Promise::Silent(pkid)];
+                let known = [Promise::PubRec(exact), Promise::Silent(exact)];
                 let waiting = self.earlier.iter().flat_map(|(_, promises)| promises).chain(&self.promised);
-                let again = self.recorded.contains(&pkid) || waiting.into_iter().any(|p| known.contains(p));
+                let again = self.recorded.get(&exact.0) == Some(&exact.1)
+                    || waiting.into_iter().any(|promise| known.contains(promise));
                 assert!(!again, "QoS 2 is handed over once");
-                Promise::PubRec(pkid)
+                self.forget(exact.0);
+                Promise::PubRec(exact)
             }
         };
         self.promised.push_back(if was_holed { Promise::Nothing } else { promise });
+    }
+
+    /// Another publish has this packet id now.
+    fn forget(&mut self, pkid: u16) {
+        for promise in self.earlier.iter_mut().flat_map(|(_, promises)| promises) {
+            if matches!(promise, Promise::PubRec((id, _)) | Promise::Silent((id, _)) if *id == pkid) {
+                *promise = Promise::Nothing;
+            }
+        }
+        self.recorded.remove(&pkid);
+        if self.recorded.len() >= LIMITS.unacked_max {
+            self.recorded.pop_first();
+        }
     }
 
     fn send(&mut self, byte: u8) {
@@ -430,16 +455,29 @@ impl<'a> Drive<'a> {
 /// What the model needs to know of a packet.
 #[derive(Debug)]
 enum Seen {
-    Publish { qos: QoS, pkid: u16 },
+    Publish { qos: QoS, exact: Exact },
     PubAck(u16),
     Lines(usize),
     Other,
 }
 
 impl Seen {
-    fn of(packet: &Packet) -> Self {
+    /// Topics by alias are learned from it.
+    fn of(packet: &Packet, aliases: &mut BTreeMap<u16, Bytes>) -> Self {
         match packet {
-            Packet::Publish(publish) => Self::Publish { qos: publish.qos, pkid: publish.pkid },
+            Packet::Publish(publish) => {
+                let mut topic = publish.topic.clone();
+                if let Some(alias) = publish.alias {
+                    if topic.is_empty() {
+                        topic = aliases.get(&alias).cloned().unwrap_or_default();
+                    } else {
+                        aliases.insert(alias, topic.clone());
+                    }
+                }
+                let mut hasher = DefaultHasher::new();
+                (topic, &publish.payload).hash(&mut hasher);
+                Self::Publish { qos: publish.qos, exact: (publish.pkid, hasher.finish()) }
+            }
             Packet::PubAck(pkid) => Self::PubAck(*pkid),
             Packet::Subscribe { filters, .. } => Self::Lines(filters.len()),
             Packet::Unsubscribe { filters, .. } => Self::Lines(filters.len()),

@@ -75,6 +75,7 @@ impl Session {
                 *owed = owed.silent();
             }
         }
+        earlier.retain(|earlier| earlier.owed.iter().any(|owed| *owed != Owed::Nothing));
         let surplus = earlier.len().saturating_sub(EARLIER_MAX);
         earlier.drain(..surplus);
         Kept {
@@ -132,25 +133,37 @@ impl Session {
     }
 
     /// The client repeats a QoS 2 publish that an earlier connection has handed over: it is answered when that
-    /// is committed. False: it is not waited for; another one under its id is no longer either.
+    /// is committed. False: it is not waited for.
     pub(super) fn repeats_earlier(&mut self, exact: Exact) -> bool {
+        let mut owed = self.earlier.iter_mut().flat_map(|earlier| &mut earlier.owed);
+        let Some(owed) =
+            owed.find(|owed| matches!(owed, Owed::Silent(known) | Owed::PubRec(known) if *known == exact))
+        else {
+            return false;
+        };
+        if matches!(owed, Owed::Silent(_)) {
+            *owed = Owed::PubRec(exact);
+            self.promised += 1;
+        }
+        true
+    }
+
+    /// A packet id is used for another QoS 2 publish than before.
+    pub(super) fn forget(&mut self, pkid: u16) {
         for owed in self.earlier.iter_mut().flat_map(|earlier| &mut earlier.owed) {
-            match *owed {
-                Owed::Silent(known) | Owed::PubRec(known) if known.pkid != exact.pkid => {}
-                Owed::Silent(known) if known == exact => {
-                    *owed = Owed::PubRec(exact);
-                    self.promised += 1;
-                    return true;
-                }
-                Owed::PubRec(known) if known == exact => return true,
-                Owed::Silent(_) => *owed = Owed::Nothing,
-                Owed::PubRec(_) => {
+            match owed {
+                Owed::Silent(known) | Owed::PubRec(known) if known.pkid == pkid => {
+                    self.promised -= usize::from(matches!(owed, Owed::PubRec(_)));
                     *owed = Owed::Nothing;
-                    self.promised -= 1;
                 }
-                Owed::Nothing | Owed::PubAck(_) => {}
+                _ => {}
             }
         }
-        false
+        self.recorded.remove(&pkid);
+        // Left by a client that lost its ids and will never release them: refused, it could not send for a day. One
+        // that is repeated after all is handed over again, and the store knows it.
+        if self.recorded.len() >= self.limits.unacked_max {
+            self.recorded.pop_first();
+        }
     }
 }
