@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use simulator::{Fleet, FleetConfig, FleetReport, Rate};
+use store::Database;
 use store::testing::TestDatabase;
 use support::raw_copy::{self, RawCopy};
 use support::run::{Cpu, CpuMark, Server, database_name, memory_mb, print_load};
@@ -97,7 +98,8 @@ impl Figures {
 }
 
 async fn measure(program: &Path, arguments: &Arguments) -> Figures {
-    let test = TestDatabase::new().await;
+    // Without a schema, which the program makes: it may be of another version.
+    let test = TestDatabase::blank().await;
     let name = database_name(test.url());
     let server = Server::start(program, test.url()).await;
     let fleet = Fleet::start(fleet(server.broker(), arguments)).await.expect("the fleet starts");
@@ -117,7 +119,7 @@ async fn measure(program: &Path, arguments: &Arguments) -> Figures {
     let after = (Instant::now(), fleet.counters(), CpuMark::now(Some(server.id()), name));
     let memory_mb = memory_mb(server.id());
     let report = fleet.stop().await;
-    let database = test.open().await;
+    let database = Database::connect(test.url()).await.expect("the database answers");
     let stored = database.reading_count().await.expect("count");
     server.stop();
 
