@@ -178,11 +178,8 @@ pub(crate) fn reading(row: &PgRow) -> Result<Reading, StoreError> {
     reading.door_zone = number("door_zone", sent::DOOR_ZONE)?.map(|zone| zone != 0);
     reading.door_state = table(number("door_state", sent::DOOR_STATE)?)?;
     reading.passengers = table(number("passengers", sent::PASSENGERS)?)?;
-    reading.floor = match field(mask, sent::FLOOR, || row.try_get::<Option<&str>, _>("floor"))? {
-        Field::Known(label) => Field::Known(Floor::new(label).map_err(corrupt)?),
-        Field::Unknown => Field::Unknown,
-        Field::Absent => Field::Absent,
-    };
+    let floor = field(mask, sent::FLOOR, || row.try_get::<Option<&str>, _>("floor"))?;
+    reading.floor = floor.try_map(Floor::new).map_err(corrupt)?;
     reading.floor_ordinal = number("floor_ordinal", sent::FLOOR_ORDINAL)?;
     reading.position_mm = wide("position_mm", sent::POSITION_MM)?;
     reading.velocity_mm_s = wide("velocity_mm_s", sent::VELOCITY_MM_S)?;
@@ -212,11 +209,7 @@ where
 
 /// A number of one of the domain's tables.
 fn table<T: TryFrom<i64, Error = domain::RangeError>>(number: Field<i16>) -> Result<Field<T>, StoreError> {
-    Ok(match number {
-        Field::Known(number) => Field::Known(T::try_from(i64::from(number)).map_err(corrupt)?),
-        Field::Unknown => Field::Unknown,
-        Field::Absent => Field::Absent,
-    })
+    number.try_map(|number| T::try_from(i64::from(number))).map_err(corrupt)
 }
 
 fn counted(rows: &[PgRow], boot: u32, arrived: Timestamp) -> Result<Message, StoreError> {
@@ -251,7 +244,7 @@ fn events(rows: &[PgRow], boot: u32, arrived: Timestamp) -> Result<Message, Stor
 }
 
 /// Columns `codes` and `code_slugs`: what the codes meant when they came, not what they would mean now.
-fn codes(row: &PgRow) -> Result<Option<Vec<Code>>, StoreError> {
+pub(crate) fn codes(row: &PgRow) -> Result<Option<Vec<Code>>, StoreError> {
     let Some(raw) = row.try_get::<Option<Vec<String>>, _>("codes")? else { return Ok(None) };
     let slugs: Option<Vec<String>> = row.try_get("code_slugs")?;
     let slugs = slugs.as_ref().unwrap_or(&raw);
@@ -263,7 +256,7 @@ fn codes(row: &PgRow) -> Result<Option<Vec<Code>>, StoreError> {
 }
 
 /// A meaning that only a newer version knows is an unknown code to this one.
-fn meaning(slug: &str) -> Result<&'static FaultKind, StoreError> {
+pub(crate) fn meaning(slug: &str) -> Result<&'static FaultKind, StoreError> {
     let known = fault_by_slug(slug).or_else(|| fault_by_slug("unknown_code"));
     known.ok_or_else(|| StoreError::Corrupt("the taxonomy has no unknown_code".to_owned()))
 }

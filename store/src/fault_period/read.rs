@@ -1,13 +1,11 @@
 //! Reading `fault_period`.
 
-use domain::{
-    BootId, ClosedBy, Code, ElevatorId, FaultKind, FaultPeriod, OpenedBy, TerminalId, Timestamp,
-    fault_by_slug,
-};
+use domain::{BootId, ClosedBy, Code, ElevatorId, FaultPeriod, OpenedBy, TerminalId, Timestamp};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
 
+use crate::recovery::meaning;
 use crate::{Database, StoreError};
 
 /// An occurrence of a fault, and where.
@@ -92,20 +90,4 @@ pub(super) fn period(row: &PgRow) -> Result<FaultPeriod, StoreError> {
 /// Columns `code` and `slug`.
 pub(super) fn code(row: &PgRow) -> Result<Code, StoreError> {
     Ok(Code { raw: row.try_get::<&str, _>("code")?.into(), fault: meaning(row.try_get("slug")?)? })
-}
-
-/// Columns `codes` and `code_slugs`.
-pub(super) fn codes(row: &PgRow) -> Result<Vec<Code>, StoreError> {
-    let raw: Option<Vec<String>> = row.try_get("codes")?;
-    let raw = raw.unwrap_or_default();
-    let slugs: Option<Vec<String>> = row.try_get("code_slugs")?;
-    let slugs = slugs.as_ref().unwrap_or(&raw);
-    let code = |(raw, slug): (&String, &String)| Ok(Code { raw: raw.as_str().into(), fault: meaning(slug)? });
-    raw.iter().zip(slugs).map(code).collect()
-}
-
-/// A meaning that only a newer version knows is an unknown code to this one.
-fn meaning(slug: &str) -> Result<&'static FaultKind, StoreError> {
-    let known = fault_by_slug(slug).or_else(|| fault_by_slug("unknown_code"));
-    known.ok_or_else(|| StoreError::Corrupt("the taxonomy has no unknown_code".to_owned()))
 }

@@ -15,9 +15,10 @@ use sqlx::postgres::{PgConnection, PgRow};
 use time::OffsetDateTime;
 
 use super::follow::in_order;
-use super::read::{boot, code, codes, period};
+use super::read::{boot, code, period};
 use super::{LISTS_BACK, LOOK_BACK, Of, says};
 use crate::StoreError;
+use crate::recovery::codes;
 use crate::rows::STATE_ACTIVE;
 
 /// Readings that are looked through: eight days of one a second.
@@ -174,7 +175,11 @@ async fn events(
 fn event(row: &PgRow) -> Result<Option<Mark>, StoreError> {
     let (place, time) = place(row)?;
     let state: i16 = row.try_get("state")?;
-    let says = if state == STATE_ACTIVE { Some(Says::List(codes(row)?)) } else { says(state, code(row)?) };
+    let says = if state == STATE_ACTIVE {
+        Some(Says::List(codes(row)?.unwrap_or_default()))
+    } else {
+        says(state, code(row)?)
+    };
     Ok(says.map(|says| Mark { place, time, says }))
 }
 
@@ -261,7 +266,6 @@ async fn readings(
 
 fn reading(row: &PgRow) -> Result<Mark, StoreError> {
     let (place, time) = place(row)?;
-    let has_list = row.try_get::<Option<Vec<String>>, _>("codes")?.is_some();
-    let codes = if has_list { Some(codes(row)?) } else { None };
+    let codes = codes(row)?;
     Ok(Mark { place, time, says: Says::Shown(Shown { codes, normal: row.try_get("normal")? }) })
 }
