@@ -36,7 +36,7 @@ pub(crate) async fn watch(
 }
 
 /// The next numbered event that is not a repetition.
-async fn next_event(stream: &mut tonic::Streaming<v1::WatchResponse>) -> v1::AlarmEvent {
+pub(crate) async fn next_event(stream: &mut tonic::Streaming<v1::WatchResponse>) -> v1::AlarmEvent {
     within("an event on the stream", async {
         loop {
             let response = stream.message().await.expect("the stream lives").expect("the stream goes on");

@@ -10,9 +10,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use proto::dispatch::v1;
 use simulator::{Fleet, FleetConfig, FleetHandle, Rate};
 use store::testing::{TestCluster, TestDatabase};
 
+use crate::alarms;
 use crate::harness::{PATIENCE, Server, binary, eventually, within};
 use crate::ingest::count;
 use crate::reconcile::reconcile;
@@ -166,6 +168,36 @@ async fn a_right_that_is_missing_is_nobodys_fault_but_the_databases() {
     reconcile(database.url(), &report, ledger.path()).await;
     let refused = "SELECT count(*) FROM quarantine WHERE reason = 'refused'";
     assert_eq!(count(database.url(), refused).await, 0);
+}
+
+/// The stream ended, acting failed for good, although nothing of it was the dispatcher's fault.
+#[tokio::test]
+async fn dispatchers_see_a_right_that_is_missing_as_a_database_that_is_away() {
+    let database = TestDatabase::new().await;
+    let server = Server::start(database.url()).await;
+    let store = database.open().await;
+    let rename = async |from: &str, to: &str| {
+        let sql = format!("ALTER TABLE {from} RENAME TO {to}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(store.pool()).await.expect("rename");
+    };
+    let mut client = alarms::client(&server).await;
+    let mut stream = alarms::watch(&mut client, Some(0)).await;
+    alarms::fault(&server, "t1", 1, "unintended_movement", "open").await;
+    let first = alarms::next_event(&mut stream).await;
+    assert_eq!(first.no, 1);
+    rename("alarm_event", "alarm_event_away").await;
+    let request = v1::AcknowledgeRequest {
+        alarm_id: first.alarm.expect("an alarm").id,
+        actor: "seat 3".to_owned(),
+        idempotency_key: "k".to_owned(),
+        ..Default::default()
+    };
+    let refused = client.acknowledge(request.clone()).await.expect_err("it cannot be noted");
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
+    rename("alarm_event_away", "alarm_event").await;
+    let taken = client.acknowledge(request).await.expect("acknowledged").into_inner();
+    assert_eq!(taken.no, 2);
+    assert_eq!(alarms::next_event(&mut stream).await.no, 2, "on the same stream");
 }
 
 #[tokio::test]

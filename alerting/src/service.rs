@@ -94,7 +94,7 @@ struct Service {
 
 /// What a failure of the store is to a client. The rest is for the log.
 fn store_status(failure: &StoreError) -> Status {
-    if failure.retryable() {
+    if failure.mendable() {
         return Status::unavailable("the database is away: try again, with the same idempotency key if any");
     }
     error!(error = failure as &dyn std::error::Error, "the store refused a dispatch call");

@@ -209,7 +209,7 @@ impl Watcher {
                 self.fetch = None;
                 match answer {
                     Ok(answer) => self.take(answer),
-                    Err(failure) if failure.retryable() => self.retry = Some(Instant::now() + RETRY),
+                    Err(failure) if failure.mendable() => self.retry = Some(Instant::now() + RETRY),
                     Err(failure) => {
                         error!(error = &failure as &dyn std::error::Error, "an alarm stream ended");
                         self.end = Some(Status::internal("the store refused; the server's log says why"));

@@ -104,8 +104,8 @@ async fn page(
         let (boot, numbers) = (incoming.message.boot(), message_numbers(&incoming.message));
         let fate = match writer.commit(&[Item::Message(incoming)]).await {
             Ok(report) => became(entry, &report),
-            Err(error) if error.retryable() => return Err(error.into()),
-            Err(error) => Fate::Kept(error.to_string()),
+            Err(error) if error.mendable() => return Err(error.into()),
+            Err(error) => Fate::Kept(error.brief()),
         };
         if !matches!(fate, Fate::Kept(_)) {
             gone.push(QuarantineRetried { id: entry.id, boot, numbers });
