@@ -1,8 +1,10 @@
 //! Fleets, recordings and replays against a real broker in another process.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use simulator::{
@@ -16,20 +18,49 @@ use tokio_util::sync::CancellationToken;
 struct Broker {
     child: Child,
     port: u16,
+    /// What it says; shown when the test fails.
+    log: tempfile::NamedTempFile,
 }
 
 impl Broker {
     /// `None` where mosquitto is not installed: the end-to-end tests of `server` run fleets against our gate.
-    async fn start(port: u16) -> Option<Self> {
+    async fn start() -> Option<Self> {
+        // Below the ports that the kernel gives to outgoing connections (from 32768), of which a fleet makes
+        // many: a broker that is killed finds its port free again.
+        let mut ports = (20_000..32_000).cycle().skip(std::process::id() as usize % 12_000).step_by(7);
+        loop {
+            let port = ports.next().expect("a cycle");
+            if TcpListener::bind(("127.0.0.1", port)).is_err()
+                || !TAKEN.lock().expect("no panic while it is held").insert(port)
+            {
+                continue;
+            }
+            let mut broker = Self::at(port).await?;
+            if !broker.ended() {
+                return Some(broker);
+            }
+            eprintln!("another process was faster at port {port}");
+        }
+    }
+
+    /// At a port that was ours before, or is free.
+    async fn at(port: u16) -> Option<Self> {
+        let log = tempfile::NamedTempFile::new().expect("a file for its log");
         let start = |program: &&str| {
             let mut command = Command::new(program);
-            command.args(["-p", &port.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
+            command.args(["-p", &port.to_string()]).stdout(Stdio::null());
+            command.stderr(log.reopen().expect("its log"));
             command.spawn().ok()
         };
         let child = ["mosquitto", "/usr/sbin/mosquitto"].iter().find_map(start)?;
-        let broker = Self { child, port };
-        wait_for("mosquitto listens", || TcpStream::connect(broker.target()).is_ok()).await;
+        let mut broker = Self { child, port, log };
+        let target = broker.target();
+        wait_for("mosquitto answers, or has ended", || broker.ended() || answers(&target).is_ok()).await;
         Some(broker)
+    }
+
+    fn ended(&mut self) -> bool {
+        self.child.try_wait().expect("its state").is_some()
     }
 
     fn target(&self) -> String {
@@ -37,16 +68,29 @@ impl Broker {
     }
 }
 
+/// Ports of this process: its tests run side by side.
+static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
+/// A listening socket says little: its process may still end. A broker that grants a session is up.
+fn answers(target: &str) -> std::io::Result<()> {
+    // MQTT 3.1.1, clean session, keep-alive 60 s, no client id.
+    const CONNECT: [u8; 14] = [0x10, 12, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 60, 0, 0];
+    let mut stream = TcpStream::connect(target)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(&CONNECT)?;
+    let mut granted = [0; 4];
+    stream.read_exact(&mut granted)?;
+    if granted == [0x20, 2, 0, 0] { Ok(()) } else { Err(std::io::ErrorKind::ConnectionRefused.into()) }
+}
+
 impl Drop for Broker {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("mosquitto:\n{}", std::fs::read_to_string(self.log.path()).unwrap_or_default());
+        }
     }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("a bound address").port()
 }
 
 async fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
@@ -63,7 +107,7 @@ async fn acked(monitor: &FleetMonitor, count: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_killed_twice_costs_nothing() {
-    let Some(mut broker) = Broker::start(free_port()).await else {
+    let Some(mut broker) = Broker::start().await else {
         return eprintln!("no mosquitto: not run");
     };
     let folder = tempfile::tempdir().unwrap();
@@ -87,7 +131,7 @@ async fn a_broker_killed_twice_costs_nothing() {
         let port = broker.port;
         drop(broker);
         wait_for("all notice", || monitor.counters().connected == 0).await;
-        broker = Broker::start(port).await.unwrap();
+        broker = Broker::at(port).await.unwrap();
         wait_for("all are back", || monitor.counters().connected == 50).await;
         acked(&monitor, monitor.counters().items_acked + 500).await;
     }
@@ -115,7 +159,7 @@ async fn a_broker_killed_twice_costs_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_quality_of_service_works() {
-    let Some(broker) = Broker::start(free_port()).await else { return eprintln!("no mosquitto: not run") };
+    let Some(broker) = Broker::start().await else { return eprintln!("no mosquitto: not run") };
     for qos in [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce] {
         let config = FleetConfig {
             target: broker.target(),
@@ -135,7 +179,7 @@ async fn every_quality_of_service_works() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replayed_recording_is_the_recording() {
-    let Some(broker) = Broker::start(free_port()).await else { return eprintln!("no mosquitto: not run") };
+    let Some(broker) = Broker::start().await else { return eprintln!("no mosquitto: not run") };
     let folder = tempfile::tempdir().unwrap();
     let stop = CancellationToken::new();
     let taken = |name: &str| {
