@@ -174,6 +174,50 @@ async fn what_is_in_quarantine_comes_back_or_is_dropped() {
 }
 
 #[tokio::test]
+async fn neighbours_of_a_bad_reading_are_stored_and_shown_to_the_rules() {
+    let database = TestDatabase::new().await;
+    let url = database.url();
+    let server = Server::start(url).await;
+    let time = now();
+    let readings = |bad: &str| {
+        format!(
+            r#"{{"boot":7,"readings":[{{"seq":1,"time":"{time}"}},{{"seq":2,"time":"{time}",{bad}}},
+                {{"seq":3,"time":"{time}","codes":["entrapment"]}},{{"seq":4,"time":"{time}",{bad}}}]}}"#
+        )
+    };
+    publish(&server, "t1", &readings(r#""load_kg":99999"#)).await;
+    let seqs = "SELECT count(*) FROM telemetry WHERE seq IN (1, 3)";
+    assert_eq!(count(url, seqs).await, 2);
+    let raised = "SELECT count(*) FROM alarm WHERE severity = 1";
+    eventually("the rules see the third", async || (count(url, raised).await == 1).then_some(())).await;
+    let kept = "SELECT count(*) FROM quarantine WHERE reason = 'undecodable' AND boot = 7
+                  AND numbers = '{[2,3),[4,5)}'
+                  AND detail LIKE '2 of its readings refused, 2 taken; readings[1]: load_kg 99999%'";
+    assert_eq!(count(url, kept).await, 1);
+    let (code, report) = audit(url, &[]);
+    assert_eq!((code, &report["rows"], &report["used_twice"]), (Some(0), &2.into(), &0.into()), "{report}");
+
+    // A value of another type, in a message that is whole in quarantine.
+    let topic = "lift/v1/350102/t9/telemetry.json";
+    let other = readings(r#""floor":5"#);
+    quarantine(&database, topic, QuarantineReason::UnknownTerminal, &other).await;
+    assert_eq!(liftwatch(url, &["terminal", "add", "t9", "--area", "350102"]).0, Some(0));
+    let retry = ["quarantine", "retry", "--reason", "unknown_terminal"];
+    for arguments in [&[&retry[..], &["--dry-run"]].concat()[..], &retry, &retry] {
+        let (code, out, error) = liftwatch(url, arguments);
+        assert!(code == Some(0) && out.contains("stays: 2 of its readings refused, 2 taken"), "{out}{error}");
+        assert!(out.contains("readings[1]: invalid type: integer `5`, expected a string"), "{out}");
+    }
+    assert_eq!(count(url, seqs).await, 4, "what can be read of it is stored, once");
+    assert_eq!(count(url, "SELECT count(*) FROM quarantine").await, 2);
+
+    let (_, out, error) = liftwatch(url, &["quarantine", "drop", "--reason", "undecodable", "--yes"]);
+    assert_eq!(count(url, "SELECT count(*) FROM quarantine").await, 1, "{out}{error}");
+    let (code, report) = audit(url, &["--terminal", "t1"]);
+    assert_eq!((code, &report["verdict"]), (Some(0), &"ok".into()), "{report}");
+}
+
+#[tokio::test]
 async fn retry_goes_the_oldest_first_and_says_what_became_of_each() {
     let database = TestDatabase::new().await;
     let url = database.url();

@@ -3,6 +3,7 @@
 use broker::TopicFilter;
 use domain::{DeviceKind, EventBatch, Meaning, Message, Statistics, TelemetryBatch, limits};
 use ingest::{ProfileView, Profiles};
+use proto::decode::Taken;
 
 use crate::mutate::Shape;
 
@@ -100,7 +101,10 @@ pub fn profile_json(payload: &[u8]) {
     let view = ProfileView { profile, kind };
     for channel in ["telemetry.json", "event.json"] {
         match ingest::decode(&format!("lift/v1/350102/T1/{channel}"), payload, view) {
-            Ok(decoded) => check_vendor(&decoded.message),
+            Ok(decoded) => {
+                check_vendor(&decoded.message);
+                check_refused(&decoded);
+            }
             Err(refused) => assert!(!refused.detail.is_empty(), "a vendor is told why"),
         }
     }
@@ -153,12 +157,30 @@ pub fn profile_toml(text: &[u8]) {
 
 fn decoded(channel: &str, payload: &[u8]) -> Option<Message> {
     match ingest::decode(&format!("lift/v1/350102/T1/{channel}"), payload, ProfileView::canonical()) {
-        Ok(decoded) => Some(decoded.message),
+        Ok(decoded) => {
+            check_refused(&decoded);
+            Some(decoded.message)
+        }
         Err(refused) => {
             assert!(!refused.detail.is_empty(), "a vendor is told why");
             None
         }
     }
+}
+
+/// What is refused of a message has a place of its own in it, a number that counts or none, and a reason.
+fn check_refused(decoded: &ingest::Decoded) {
+    let (taken, most) = match &decoded.message {
+        Message::Telemetry(batch) => (batch.readings.len(), limits::BATCH_READINGS_MAX),
+        Message::Event(_) => (0, limits::BATCH_EVENTS_MAX),
+        Message::Statistics(_) => (0, 0),
+    };
+    assert!(taken + decoded.refused.len() <= most);
+    assert!(decoded.refused.is_sorted_by(|one, next| one.place < next.place));
+    for refused in &decoded.refused {
+        assert!(refused.place < most && refused.seq.is_none_or(|seq| seq.0 > 0) && !refused.error.is_empty());
+    }
+    assert_eq!(decoded.refusal().is_some(), !decoded.refused.is_empty());
 }
 
 /// A batch is within its bounds, and says the same after a way through protobuf.
@@ -171,8 +193,9 @@ fn check_telemetry(batch: &TelemetryBatch) {
             assert!(codes.len() <= limits::CODES_MAX);
         }
     }
-    let mut back = proto::decode::telemetry(&proto::encode::telemetry(batch), &gb24476)
-        .expect("a batch can be sent again");
+    let again = proto::decode::telemetry(&proto::encode::telemetry(batch), &gb24476);
+    let Taken { taken: mut back, refused } = again.expect("a batch can be sent again");
+    assert!(refused.is_empty(), "{refused:?}");
     assert_eq!(back.boot, batch.boot);
     assert_eq!(back.readings.len(), batch.readings.len());
     for (back, reading) in back.readings.iter_mut().zip(&batch.readings) {
@@ -186,8 +209,9 @@ fn check_events(batch: &EventBatch) {
     assert!(batch.events.len() <= limits::BATCH_EVENTS_MAX);
     assert!(!batch.events.is_empty() || batch.active.is_some(), "a batch says something");
     assert!(batch.active.as_ref().is_none_or(|active| active.len() <= limits::CODES_MAX));
-    let back =
-        proto::decode::events(&proto::encode::events(batch), &gb24476).expect("a batch can be sent again");
+    let again = proto::decode::events(&proto::encode::events(batch), &gb24476);
+    let Taken { taken: back, refused } = again.expect("a batch can be sent again");
+    assert!(refused.is_empty(), "{refused:?}");
     assert_eq!((back.boot, &back.active), (batch.boot, &batch.active));
     assert_eq!(back.events.len(), batch.events.len());
     for (back, event) in back.events.iter().zip(&batch.events) {

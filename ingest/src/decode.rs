@@ -1,6 +1,9 @@
 //! One publish, decoded: pure, and total over all bytes.
 
+use std::fmt::Display;
+
 use domain::{EventBatch, Field, Message, Reading, Seq, ServiceMode, Statistics, TelemetryBatch, limits};
+use proto::decode::{Refused, Taken};
 use sha2::{Digest, Sha256};
 use store::QuarantineReason;
 
@@ -17,7 +20,33 @@ pub struct Decoded {
     pub message: Message,
     /// Values that the terminal's profile does not know: read as unknown.
     pub unmapped: u32,
+    /// Readings or events of it that are not taken: they go to quarantine, their neighbours do not.
+    pub refused: Vec<Refused<String>>,
 }
+
+impl Decoded {
+    /// What of it is refused, in words, for the vendor who has to mend it.
+    pub fn refusal(&self) -> Option<Undecodable> {
+        let (what, taken) = match &self.message {
+            Message::Telemetry(batch) => ("readings", batch.readings.len()),
+            Message::Event(batch) => ("events", batch.events.len()),
+            Message::Statistics(_) => return None,
+        };
+        let count = self.refused.len();
+        if count == 0 {
+            return None;
+        }
+        let mut lines = vec![format!("{count} of its {what} refused, {taken} taken")];
+        let told = self.refused.iter().take(REFUSED_TOLD_MAX);
+        lines.extend(told.map(|Refused { place, error, .. }| format!("{what}[{place}]: {error}")));
+        lines.extend(count.checked_sub(REFUSED_TOLD_MAX + 1).map(|more| format!("{} more", more + 1)));
+        let detail = lines.join("; ");
+        Some(Undecodable { reason: QuarantineReason::Undecodable, detail })
+    }
+}
+
+/// Reasons told of one message.
+const REFUSED_TOLD_MAX: usize = 8;
 
 /// Why a publish goes to quarantine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,40 +85,40 @@ fn decode_as(
     }
     let table = &|raw: &str| view.meaning(raw);
     let mut vendor = Vendor::new(view);
-    let message = match (topic.channel, topic.format) {
-        (Channel::Telemetry, Format::Protobuf) => {
-            proto::decode::telemetry(payload, table).map(telemetry).map_err(|error| error.to_string())
-        }
-        (Channel::Event, Format::Protobuf) => {
-            proto::decode::events(payload, table).map(events).map_err(|error| error.to_string())
-        }
-        (Channel::Telemetry, Format::Json) if is_open => {
-            json::telemetry(payload, table).map(telemetry).map_err(|error| error.to_string())
-        }
-        (Channel::Event, Format::Json) if is_open => {
-            json::events(payload, table).map(events).map_err(|error| error.to_string())
-        }
-        (Channel::Telemetry, Format::Json) => {
-            vendor.telemetry(payload).map(telemetry).map_err(|error| error.to_string())
-        }
-        (Channel::Event, Format::Json) => {
-            vendor.events(payload).map(events).map_err(|error| error.to_string())
-        }
-        (Channel::Stats, Format::Protobuf) => {
-            proto::decode::statistics(payload).map(statistics).map_err(|error| error.to_string())
-        }
+    let read = match (topic.channel, topic.format) {
+        (Channel::Telemetry, Format::Protobuf) => told(proto::decode::telemetry(payload, table), telemetry),
+        (Channel::Event, Format::Protobuf) => told(proto::decode::events(payload, table), events),
+        (Channel::Telemetry, Format::Json) if is_open => told(json::telemetry(payload, table), telemetry),
+        (Channel::Event, Format::Json) if is_open => told(json::events(payload, table), events),
+        (Channel::Telemetry, Format::Json) => told(vendor.telemetry(payload), telemetry),
+        (Channel::Event, Format::Json) => told(vendor.events(payload), events),
+        (Channel::Stats, Format::Protobuf) => told(proto::decode::statistics(payload).map(whole), statistics),
         (Channel::Stats, Format::Json) if is_open => {
-            json_statistics::statistics(payload).map(statistics).map_err(|error| error.to_string())
+            told(json_statistics::statistics(payload).map(whole), statistics)
         }
-        (Channel::Stats, Format::Json) => {
-            vendor.statistics(payload).map(statistics).map_err(|error| error.to_string())
-        }
+        (Channel::Stats, Format::Json) => told(vendor.statistics(payload).map(whole), statistics),
     };
-    let mut decoded = Decoded { topic, message: message.map_err(undecodable)?, unmapped: vendor.unmapped };
+    let (message, refused) = read.map_err(undecodable)?;
+    let mut decoded = Decoded { topic, message, unmapped: vendor.unmapped, refused };
     if view.kind.is_escalator() {
         decoded.unmapped += escalate(&mut decoded.message);
     }
     Ok(decoded)
+}
+
+/// A message that is one thing.
+fn whole<T, E>(taken: T) -> Taken<T, E> {
+    Taken { taken, refused: Vec::new() }
+}
+
+type Read = Result<(Message, Vec<Refused<String>>), String>;
+
+/// As a message, with its errors in words.
+fn told<T, E: Display>(read: Result<Taken<T, E>, E>, message: fn(T) -> Message) -> Read {
+    let Taken { taken, refused } = read.map_err(|error| error.to_string())?;
+    let in_words =
+        |Refused { place, seq, error }: Refused<E>| Refused { place, seq, error: error.to_string() };
+    Ok((message(taken), refused.into_iter().map(in_words).collect()))
 }
 
 /// An escalator's mode is 0 stopped, 1 normal, 2 inspection, 3 unknown (DOMAIN.md 3.1): what else the open formats
@@ -170,10 +199,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn decoded(text: &str) -> Decoded {
+        decode("lift/v1/350102/t1/telemetry.json", text.as_bytes(), ProfileView::canonical()).unwrap()
+    }
+
     fn seq_of(text: &str) -> Seq {
-        let decoded =
-            decode("lift/v1/350102/t1/telemetry.json", text.as_bytes(), ProfileView::canonical()).unwrap();
-        let Message::Telemetry(batch) = decoded.message else { panic!("telemetry expected") };
+        let Message::Telemetry(batch) = decoded(text).message else { panic!("telemetry expected") };
         batch.readings[0].seq
     }
 
@@ -185,6 +216,20 @@ mod tests {
         assert_ne!(first, seq_of(r#"{"time":1000,"floor":"2"}"#));
         assert_ne!(first, seq_of(r#"{"time":1001,"floor":"1"}"#));
         assert_eq!(seq_of(r#"{"time":1000,"seq":5}"#), Seq(5));
+    }
+
+    #[test]
+    fn what_is_refused_of_a_message_is_told_in_words() {
+        let with = |bad: usize| {
+            let list = |count, load| vec![format!(r#"{{"time":0,"load_kg":{load}}}"#); count].join(",");
+            let payload = format!(r#"{{"readings":[{},{}]}}"#, list(2, 75), list(bad, 99_999));
+            let topic = "lift/v1/350102/t1/telemetry.json";
+            decode(topic, payload.as_bytes(), ProfileView::canonical()).unwrap().refusal().unwrap().detail
+        };
+        assert_eq!(with(1), "1 of its readings refused, 2 taken; readings[2]: load_kg 99999 is out of range");
+        assert!(with(8).ends_with("readings[9]: load_kg 99999 is out of range"));
+        assert!(with(9).ends_with("; 1 more") && with(20).ends_with("; 12 more"));
+        assert_eq!(decoded(r#"{"time":0}"#).refusal(), None);
     }
 
     #[test]

@@ -8,9 +8,10 @@ use domain::{
     BootId, CarStatus, Code, Direction, DoorState, EventBatch, EventState, FaultEvent, Field, Floor,
     Passengers, RangeError, Reading, Seq, ServiceMode, TelemetryBatch, limits,
 };
-use proto::decode::{CodeTable, DecodeError, code, expanded};
+use proto::decode::{CodeTable, DecodeError, Part, Taken, apart, code, expanded, none_taken, told};
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use values::JsonCode;
 pub(crate) use values::{DeviceTime, Whole};
@@ -167,6 +168,11 @@ pub(crate) fn within(field: &'static str, value: f64, low: f64, high: f64) -> Re
 }
 
 impl JsonReading {
+    fn part(self, table: CodeTable<'_>) -> Part<Reading, JsonError> {
+        let number = seq(self.seq);
+        self.check(table).map_err(|error| (told(number), error))
+    }
+
     fn check(self, table: CodeTable<'_>) -> Result<Reading, JsonError> {
         let mut reading = Reading::new(seq(self.seq)?, self.time.0);
         reading.service_mode = tabled::<ServiceMode>(self.service_mode)?;
@@ -204,8 +210,9 @@ impl JsonReading {
 
 /// Readings of one boot, oldest first, or what a reading that stands alone says around it.
 #[derive(Deserialize, JsonSchema)]
-#[schemars(rename = "TelemetryBatch")]
-pub(crate) struct JsonTelemetry {
+#[serde(bound(deserialize = "R: Deserialize<'de>"))]
+#[schemars(rename = "TelemetryBatch", bound = "")]
+pub(crate) struct JsonTelemetry<R> {
     /// Names this run of the terminal's software; another number after every restart.
     #[serde(default)]
     #[schemars(range(max = 4_294_967_295_u32))]
@@ -219,7 +226,7 @@ pub(crate) struct JsonTelemetry {
     /// 1 to 1,000; without it this object is the reading.
     #[serde(default)]
     #[schemars(with = "Option<Vec<ReadingSchema>>", length(min = 1, max = 1_000))]
-    readings: Option<Vec<JsonReading>>,
+    readings: Option<Vec<R>>,
 }
 
 /// First and last, both included.
@@ -232,31 +239,79 @@ struct JsonRange {
     to: Whole<i64>,
 }
 
-/// Decodes `telemetry.json`: a batch with `readings`, or one reading object. Seq 0 means "none given".
-pub(crate) fn telemetry(payload: &[u8], table: CodeTable<'_>) -> Result<TelemetryBatch, JsonError> {
-    let batch: JsonTelemetry = serde_json::from_slice(payload)?;
-    let readings = match batch.readings {
-        Some(readings) => readings,
-        None => vec![serde_json::from_slice(payload)?],
-    };
-    let count = readings.len();
-    if count == 0 || count > limits::BATCH_READINGS_MAX {
-        return Err(DecodeError::Count { what: "readings", count, bound: "1 to 1,000" }.into());
+/// Decodes `telemetry.json`: a batch with `readings`, or one reading object. Seq 0 means "none given". An error where
+/// no reading can be taken.
+pub(crate) fn telemetry(
+    payload: &[u8],
+    table: CodeTable<'_>,
+) -> Result<Taken<TelemetryBatch, JsonError>, JsonError> {
+    match serde_json::from_slice::<JsonTelemetry<JsonReading>>(payload) {
+        Ok(mut batch) => {
+            if batch.readings.is_none() {
+                batch.readings = Some(vec![serde_json::from_slice(payload)?]);
+            }
+            batch.read(|reading| reading.part(table))
+        }
+        // Some reading has not its shape: each by itself.
+        Err(error) => match serde_json::from_slice::<JsonTelemetry<&RawValue>>(payload) {
+            Ok(batch) if batch.readings.is_some() => {
+                batch.read(|part| shaped(part, |reading: JsonReading| reading.part(table)))
+            }
+            _ => Err(error.into()),
+        },
     }
-    Ok(TelemetryBatch {
-        boot: BootId(batch.boot.0),
-        sent: batch.sent.map(DeviceTime::whole_millis),
-        prev_boot_last_seq: batch.prev_boot_last_seq.map(|seq| seq.0),
-        dropped: batch.dropped.map(|range| (range.from.0, range.to.0)),
-        readings: readings.into_iter().map(|one| one.check(table)).collect::<Result<_, _>>()?,
-    })
+}
+
+/// One part of a list, if it has its shape.
+fn shaped<'p, S: Deserialize<'p>, T>(
+    part: &'p RawValue,
+    read: impl Fn(S) -> Part<T, JsonError>,
+) -> Part<T, JsonError> {
+    #[derive(Deserialize)]
+    struct Number {
+        seq: Option<Whole<u64>>,
+    }
+    match serde_json::from_str(part.get()) {
+        Ok(sent) => read(sent),
+        Err(error) => {
+            let number = serde_json::from_str::<Number>(part.get()).ok();
+            Err((number.and_then(|number| told(seq(number.seq))), error.into()))
+        }
+    }
+}
+
+impl<R> JsonTelemetry<R> {
+    fn read(
+        self,
+        read: impl Fn(R) -> Part<Reading, JsonError>,
+    ) -> Result<Taken<TelemetryBatch, JsonError>, JsonError> {
+        let parts = self.readings.unwrap_or_default();
+        let count = parts.len();
+        let no_readings = DecodeError::Count { what: "readings", count, bound: "1 to 1,000" };
+        if count > limits::BATCH_READINGS_MAX {
+            return Err(no_readings.into());
+        }
+        let Taken { taken: readings, refused } = apart(parts.into_iter().map(read));
+        if readings.is_empty() {
+            return Err(none_taken(refused, no_readings.into()));
+        }
+        let taken = TelemetryBatch {
+            boot: BootId(self.boot.0),
+            sent: self.sent.map(DeviceTime::whole_millis),
+            prev_boot_last_seq: self.prev_boot_last_seq.map(|seq| seq.0),
+            dropped: self.dropped.map(|range| (range.from.0, range.to.0)),
+            readings,
+        };
+        Ok(Taken { taken, refused })
+    }
 }
 
 /// Payload of lift/v1/{area}/{terminal}/event.json: one event, a list `events`, after a reconnect a list `active`
 /// of all that is active, or several of them together. Names that are not listed are ignored.
 #[derive(Deserialize, JsonSchema)]
-#[schemars(rename = "Event", transform = events_say_something)]
-pub(crate) struct JsonEvents {
+#[serde(bound(deserialize = "E: Deserialize<'de>"))]
+#[schemars(rename = "Event", transform = events_say_something, bound = "")]
+pub(crate) struct JsonEvents<E> {
     /// Names this run of the terminal's software; another number after every restart.
     #[serde(default)]
     #[schemars(range(max = 4_294_967_295_u32))]
@@ -273,8 +328,8 @@ pub(crate) struct JsonEvents {
     state: Option<EventState>,
     /// At most 256.
     #[serde(default)]
-    #[schemars(length(max = 256))]
-    events: Vec<JsonEvent>,
+    #[schemars(with = "Vec<JsonEvent>", length(max = 256))]
+    events: Vec<E>,
     /// All codes active now; an empty list says that there are none.
     #[schemars(length(max = 32))]
     active: Option<Vec<JsonCode>>,
@@ -318,37 +373,61 @@ fn events_say_something(schema: &mut Schema) {
 }
 
 impl JsonEvent {
+    fn part(self, table: CodeTable<'_>) -> Part<(FaultEvent, Option<Code>), JsonError> {
+        let number = seq(self.seq);
+        self.check(table).map_err(|error| (told(number), error.into()))
+    }
+
     fn check(self, table: CodeTable<'_>) -> Result<(FaultEvent, Option<Code>), DecodeError> {
         let (code, second) = code(&self.code.0, table)?;
         Ok((FaultEvent { seq: seq(self.seq)?, time: self.time.0, code, state: self.state }, second))
     }
 }
 
-/// Decodes `event.json`: one event, a list `events`, a list `active`, or several of them together.
-pub(crate) fn events(payload: &[u8], table: CodeTable<'_>) -> Result<EventBatch, JsonError> {
-    let mut batch: JsonEvents = serde_json::from_slice(payload)?;
-    // Also where there is no event that it numbers.
-    seq(batch.seq)?;
-    match (batch.time, batch.code, batch.state) {
-        (Some(time), Some(code), Some(state)) => {
-            batch.events.insert(0, JsonEvent { seq: batch.seq, time, code, state });
+/// Decodes `event.json`: one event, a list `events`, a list `active`, or several of them together. An error where
+/// nothing of it can be taken.
+pub(crate) fn events(
+    payload: &[u8],
+    table: CodeTable<'_>,
+) -> Result<Taken<EventBatch, JsonError>, JsonError> {
+    match serde_json::from_slice::<JsonEvents<JsonEvent>>(payload) {
+        Ok(batch) => batch.read(table, |event| event.part(table)),
+        // Some event has not its shape: each by itself.
+        Err(error) => match serde_json::from_slice::<JsonEvents<&RawValue>>(payload) {
+            Ok(batch) if !batch.events.is_empty() => {
+                batch.read(table, |part| shaped(part, |event: JsonEvent| event.part(table)))
+            }
+            _ => Err(error.into()),
+        },
+    }
+}
+
+impl<E> JsonEvents<E> {
+    fn read(
+        self,
+        table: CodeTable<'_>,
+        read: impl Fn(E) -> Part<(FaultEvent, Option<Code>), JsonError>,
+    ) -> Result<Taken<EventBatch, JsonError>, JsonError> {
+        // Also where there is no event that it numbers.
+        seq(self.seq)?;
+        let alone = match (self.time, self.code, self.state) {
+            (Some(time), Some(code), Some(state)) => Some(JsonEvent { seq: self.seq, time, code, state }),
+            (None | Some(_), None, None) => None,
+            _ => return Err(JsonError::Empty),
+        };
+        let count = self.events.len() + usize::from(alone.is_some());
+        if count > limits::BATCH_EVENTS_MAX {
+            return Err(DecodeError::Count { what: "events", count, bound: "at most 256" }.into());
         }
-        (None | Some(_), None, None) => {}
-        _ => return Err(JsonError::Empty),
+        let active = self.active.map(|list| codes(&list, table)).transpose()?;
+        let parts = alone.map(|event| event.part(table)).into_iter().chain(self.events.into_iter().map(read));
+        let Taken { taken: events, refused } = expanded(parts.collect::<Vec<_>>().into_iter())?;
+        if events.is_empty() && active.is_none() {
+            return Err(none_taken(refused, JsonError::Empty));
+        }
+        let sent = self.sent.map(DeviceTime::whole_millis);
+        Ok(Taken { taken: EventBatch { boot: BootId(self.boot.0), sent, events, active }, refused })
     }
-    if batch.events.is_empty() && batch.active.is_none() {
-        return Err(JsonError::Empty);
-    }
-    let count = batch.events.len();
-    if count > limits::BATCH_EVENTS_MAX {
-        return Err(DecodeError::Count { what: "events", count, bound: "at most 256" }.into());
-    }
-    Ok(EventBatch {
-        boot: BootId(batch.boot.0),
-        sent: batch.sent.map(DeviceTime::whole_millis),
-        events: expanded(batch.events.into_iter().map(|event| event.check(table)))?,
-        active: batch.active.map(|list| codes(&list, table)).transpose()?,
-    })
 }
 
 #[cfg(test)]
@@ -367,7 +446,7 @@ mod tests {
 
     #[test]
     fn reads_the_example_of_the_wire_document() {
-        let batch = telemetry(EXAMPLE.as_bytes(), &gb24476).unwrap();
+        let batch = telemetry(EXAMPLE.as_bytes(), &gb24476).unwrap().taken;
         assert_eq!(batch.boot, BootId(7));
         let reading = &batch.readings[0];
         assert_eq!(reading.time.to_string(), "2026-11-22T00:00:00.123Z");
@@ -379,14 +458,14 @@ mod tests {
     #[test]
     fn a_reading_that_stands_alone_tells_of_the_boot_before_and_of_what_was_dropped() {
         let alone = br#"{"boot":8,"seq":1,"prev_boot_last_seq":9,"dropped":{"from":2,"to":5},"time":0}"#;
-        let batch = telemetry(alone, &gb24476).unwrap();
+        let batch = telemetry(alone, &gb24476).unwrap().taken;
         assert_eq!((batch.boot, batch.prev_boot_last_seq, batch.dropped), (BootId(8), Some(9), Some((2, 5))));
         assert_eq!(batch.readings.iter().map(|one| one.seq).collect::<Vec<_>>(), [Seq(1)]);
     }
 
     #[test]
     fn absent_null_and_value_are_three_things() {
-        let one = |text: &str| telemetry(text.as_bytes(), &gb24476).unwrap().readings.remove(0);
+        let one = |text: &str| telemetry(text.as_bytes(), &gb24476).unwrap().taken.readings.remove(0);
         let reading =
             one(r#"{"time":"2026-11-22 08:00:00","passengers":null,"door_closed":false,"codes":[5]}"#);
         assert_eq!(reading.time.to_string(), "2026-11-22T00:00:00Z", "no zone means UTC+8");
@@ -401,12 +480,12 @@ mod tests {
     #[test]
     fn reads_events_and_active_lists() {
         let event = r#"{"boot":7,"seq":9,"time":"2026-11-22T00:00:00Z","code":"entrapment","state":"open"}"#;
-        let batch = events(event.as_bytes(), &gb24476).unwrap();
+        let batch = events(event.as_bytes(), &gb24476).unwrap().taken;
         assert_eq!(
             (batch.events.len(), batch.events[0].seq, batch.events[0].state),
             (1, Seq(9), EventState::Open)
         );
-        let batch = events(br#"{"active":["entrapment", 1]}"#, &gb24476).unwrap();
+        let batch = events(br#"{"active":["entrapment", 1]}"#, &gb24476).unwrap().taken;
         assert_eq!(batch.active.unwrap()[1].fault.slug, "safety_circuit_open");
         assert_eq!(events(br#"{"code":"entrapment"}"#, &gb24476), Err(JsonError::Empty));
     }
@@ -414,8 +493,35 @@ mod tests {
     #[test]
     fn sent_is_whole_milliseconds_as_the_store_keeps_it() {
         let payload = br#"{"time":0,"sent":"2026-11-22T00:00:00.123456Z"}"#;
-        let sent = telemetry(payload, &gb24476).unwrap().sent.unwrap();
+        let sent = telemetry(payload, &gb24476).unwrap().taken.sent.unwrap();
         assert_eq!(sent.to_string(), "2026-11-22T00:00:00.123Z");
+    }
+
+    #[test]
+    fn neighbours_of_what_is_refused_are_taken() {
+        let list = r#"{"boot":7,"readings":[{"seq":1,"time":0},{"seq":2,"time":0,"load_kg":99999},
+            {"seq":3,"time":"noon"},{"seq":4,"time":0,"floor":5},7,{"seq":6,"time":0}]}"#;
+        let Taken { taken, refused } = telemetry(list.as_bytes(), &gb24476).unwrap();
+        assert_eq!(taken.boot, BootId(7));
+        assert_eq!(taken.readings.iter().map(|one| one.seq.0).collect::<Vec<_>>(), [1, 6]);
+        let told: Vec<_> = refused.iter().map(|one| (one.place, one.seq.map(|seq| seq.0))).collect();
+        assert_eq!(told, [(1, Some(2)), (2, Some(3)), (3, Some(4)), (4, None)]);
+        assert_eq!(refused[0].error.to_string(), "load_kg 99999 is out of range");
+        assert!(refused[1].error.to_string().contains("RFC 3339"));
+        let none = r#"{"readings":[{"time":0,"load_kg":99999},{"time":0,"load_kg":99998}]}"#;
+        let error = telemetry(none.as_bytes(), &gb24476).unwrap_err();
+        assert_eq!(error.to_string(), "load_kg 99999 is out of range", "the first of them");
+
+        let list = r#"{"time":0,"code":"a","state":"open","seq":4,
+            "events":[{"time":0,"code":"","state":"once","seq":5},{"time":0,"code":"b","state":"ajar","seq":6}]}"#;
+        let Taken { taken, refused } = events(list.as_bytes(), &gb24476).unwrap();
+        assert_eq!(taken.events.iter().map(|one| one.seq.0).collect::<Vec<_>>(), [4]);
+        let told: Vec<_> = refused.iter().map(|one| (one.place, one.seq.map(|seq| seq.0))).collect();
+        assert_eq!(told, [(1, Some(5)), (2, Some(6))]);
+        let active = r#"{"events":[{"time":0}],"active":["a"]}"#;
+        let Taken { taken, refused } = events(active.as_bytes(), &gb24476).unwrap();
+        assert_eq!((taken.active.map(|active| active.len()), refused.len()), (Some(1), 1));
+        assert!(events(br#"{"events":[{"time":0}],"active":7}"#, &gb24476).is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use store::{QuarantineEntry, SeqRanges};
 
 use crate::json::Whole;
 use crate::topic::{Channel, Topic};
-use crate::{ProfileView, decode};
+use crate::{Decoded, ProfileView, decode};
 
 /// The entry with its numbers, where they are known.
 pub(crate) fn known(
@@ -23,7 +23,8 @@ pub(crate) fn known(
     let Ok(terminal_id) = TerminalId::new(&entry.terminal_id) else { return entry };
     // Whole messages of terminals that are not known, or switched off.
     if let Ok(decoded) = decode(topic, payload, view) {
-        let numbers = store::message_numbers(&decoded.message);
+        let mut numbers = store::message_numbers(&decoded.message);
+        numbers.extend(&refused(&decoded));
         return entry.numbered(&terminal_id, decoded.message.boot(), numbers);
     }
     let Ok(topic) = topic.parse::<Topic>() else { return entry };
@@ -31,6 +32,11 @@ pub(crate) fn known(
         Some((boot, numbers)) => entry.numbered(&terminal_id, boot, numbers),
         None => entry,
     }
+}
+
+/// The numbers of what is refused of it, where it tells them.
+pub(crate) fn refused(decoded: &Decoded) -> SeqRanges {
+    decoded.refused.iter().filter_map(|one| one.seq).map(|seq| (seq.0, seq.0)).collect()
 }
 
 /// `boot` and all `seq` of a JSON object whose other fields may be anything, where a decoder would read them. Without

@@ -36,7 +36,7 @@ use crate::receipt::{IngestReceipt, Spare};
 use crate::shard::{Queue, Shard, Work};
 use crate::store_state::{StoreState, StoreView};
 use crate::unknown::Unknowns;
-use crate::{IngestMetrics, ProfileView, Topic, decode, numbers};
+use crate::{IngestMetrics, ProfileView, Topic, Undecodable, decode, numbers};
 
 /// Bounds of ingest.
 #[derive(Debug, Clone)]
@@ -320,26 +320,18 @@ impl<S: Sink> Shell<S> {
         }
         let Some((terminal_id, record)) = self.registry.lookup_id(&publish.client_id) else {
             let Ok(terminal_id) = TerminalId::new(&publish.client_id) else {
-                return self.quarantine(
-                    publish,
-                    QuarantineReason::UnknownTerminal,
-                    "the client id is no terminal id",
-                );
+                return self.quarantine(publish, &unknown("the client id is no terminal id"));
             };
             let area = publish.topic.parse::<Topic>().map(|topic| topic.area);
             let (true, Ok(area)) = (self.config.register_unknown, area) else {
-                return self.quarantine(publish, QuarantineReason::UnknownTerminal, "not in the registry");
+                return self.quarantine(publish, &unknown("not in the registry"));
             };
             let messages = vec![Inbound::Publish(publish)];
             self.waiting.insert(terminal_id, Waiting { area, messages });
             return;
         };
         if !record.enabled {
-            return self.quarantine(
-                publish,
-                QuarantineReason::UnknownTerminal,
-                "switched off in the registry",
-            );
+            return self.quarantine(publish, &unknown("switched off in the registry"));
         }
         let (profile, is_known) = self.profiles.resolve(&record.profile);
         if !is_known {
@@ -348,13 +340,18 @@ impl<S: Sink> Shell<S> {
         let view = ProfileView { profile, kind: record.device_kind };
         let decoded = match decode(&publish.topic, &publish.payload, view) {
             Ok(decoded) => decoded,
-            Err(error) => return self.quarantine(publish, error.reason, &error.detail),
+            Err(error) => return self.quarantine(publish, &error),
         };
         if decoded.topic.area != record.area {
             self.metrics.wrong_area.inc();
         }
         self.unknowns.count(&decoded, profile, &terminal_id, &self.metrics);
         self.metrics.decoded(&decoded.message);
+        // A number of its own, before that of its neighbours: what has a number is committed as a whole.
+        let refused = decoded.refusal().map(|refusal| {
+            let entry = self.entry(&publish, &refusal);
+            entry.numbered(&terminal_id, decoded.message.boot(), numbers::refused(&decoded))
+        });
         let arrival = self.arrived(publish.arrived_us);
         let message = Arc::new(decoded.message);
         let bytes = message.memory();
@@ -379,6 +376,9 @@ impl<S: Sink> Shell<S> {
         if !fits {
             return;
         }
+        if let Some(entry) = refused {
+            self.queue(record.elevator_id, Item::Quarantine(Box::new(entry)), publish.ack.clone());
+        }
         let incoming = Incoming { elevator_id: record.elevator_id, terminal_id, arrival, message };
         self.queue(record.elevator_id, Item::Message(incoming), publish.ack);
     }
@@ -390,17 +390,18 @@ impl<S: Sink> Shell<S> {
         self.sink.submit(observed, IngestReceipt::none()).await;
     }
 
-    fn quarantine(&mut self, publish: Publish, reason: QuarantineReason, detail: &str) {
+    /// For quarantine, as it arrived.
+    fn entry(&mut self, publish: &Publish, why: &Undecodable) -> QuarantineEntry {
+        let Undecodable { reason, detail } = why;
         self.metrics.undecodable(reason.slug());
         let arrival = self.arrived(publish.arrived_us);
-        let entry = QuarantineEntry::new(
-            arrival.at,
-            &publish.client_id,
-            &publish.topic,
-            reason,
-            detail,
-            &publish.payload,
-        );
+        let Publish { client_id, topic, payload, .. } = publish;
+        let entry = QuarantineEntry::new(arrival.at, client_id, topic, *reason, &**detail, payload);
+        entry.arrived_as(arrival.no)
+    }
+
+    fn quarantine(&mut self, publish: Publish, why: &Undecodable) {
+        let entry = self.entry(&publish, why);
         let record = self.registry.lookup(&publish.client_id);
         let view = match &record {
             Some(record) => {
@@ -408,7 +409,7 @@ impl<S: Sink> Shell<S> {
             }
             None => ProfileView::canonical(),
         };
-        let entry = numbers::known(entry, &publish.topic, &publish.payload, view).arrived_as(arrival.no);
+        let entry = numbers::known(entry, &publish.topic, &publish.payload, view);
         let mut hash = DefaultHasher::new();
         publish.client_id.hash(&mut hash);
         let shard = ElevatorId((hash.finish() >> 1).cast_signed());
@@ -528,6 +529,10 @@ impl<S: Sink> Shell<S> {
             }
         }
     }
+}
+
+fn unknown(detail: &str) -> Undecodable {
+    Undecodable { reason: QuarantineReason::UnknownTerminal, detail: detail.to_owned() }
 }
 
 fn hold(waiting: &mut Waiting, message: Inbound, metrics: &IngestMetrics) {

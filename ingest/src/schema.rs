@@ -67,7 +67,7 @@ impl Schema {
         let generator = settings.into_generator();
         let schema = match self {
             Self::Telemetry => generator.into_root_schema_for::<wire::Telemetry>(),
-            Self::Event => generator.into_root_schema_for::<crate::json::JsonEvents>(),
+            Self::Event => generator.into_root_schema_for::<crate::json::JsonEvents<()>>(),
             Self::Stats => generator.into_root_schema_for::<crate::json_statistics::JsonStatistics>(),
             Self::Presence => generator.into_root_schema_for::<wire::Presence>(),
             Self::Down => generator.into_root_schema_for::<wire::Down>(),

@@ -48,6 +48,51 @@ impl From<prost::DecodeError> for DecodeError {
     }
 }
 
+/// A reading or an event that is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused<E> {
+    /// Its place in its batch, from 0.
+    pub place: usize,
+    /// Its own number, where it tells one.
+    pub seq: Option<Seq>,
+    /// Why.
+    pub error: E,
+}
+
+/// What of a batch is taken: the neighbours of a reading or event that is refused are safe (promise 4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken<T, E> {
+    /// What is taken.
+    pub taken: T,
+    /// What is not.
+    pub refused: Vec<Refused<E>>,
+}
+
+/// A reading or an event, or its number and why it is refused.
+pub type Part<T, E> = Result<T, (Option<Seq>, E)>;
+
+/// Those that are taken, and those that are refused.
+pub fn apart<T, E>(parts: impl ExactSizeIterator<Item = Part<T, E>>) -> Taken<Vec<T>, E> {
+    let (mut taken, mut refused) = (Vec::with_capacity(parts.len()), Vec::new());
+    for (place, part) in parts.enumerate() {
+        match part {
+            Ok(part) => taken.push(part),
+            Err((seq, error)) => refused.push(Refused { place, seq, error }),
+        }
+    }
+    Taken { taken, refused }
+}
+
+/// A batch of which nothing is taken is refused as a whole, for the first reason.
+pub fn none_taken<E>(refused: Vec<Refused<E>>, otherwise: E) -> E {
+    refused.into_iter().next().map_or(otherwise, |first| first.error)
+}
+
+/// A number that counts, where there is one.
+pub fn told(seq: Result<Seq, DecodeError>) -> Option<Seq> {
+    seq.ok().filter(|seq| *seq != Seq(0))
+}
+
 /// The meaning of a raw code in the terminal's profile; `unknown_code` where it has none.
 pub type CodeTable<'a> = &'a dyn Fn(&str) -> Meaning;
 
@@ -79,20 +124,20 @@ pub fn codes<'a>(
 }
 
 /// Events, each with its code's meaning; of a code that means two things there are two, alike but for the code.
-pub fn expanded(
-    events: impl ExactSizeIterator<Item = Result<(FaultEvent, Option<Code>), DecodeError>>,
-) -> Result<Vec<FaultEvent>, DecodeError> {
-    let mut found = Vec::with_capacity(events.len());
-    for event in events {
-        let (first, second) = event?;
+pub fn expanded<E: From<DecodeError>>(
+    events: impl ExactSizeIterator<Item = Part<(FaultEvent, Option<Code>), E>>,
+) -> Result<Taken<Vec<FaultEvent>, E>, E> {
+    let Taken { taken, refused } = apart(events);
+    let mut found = Vec::with_capacity(taken.len());
+    for (first, second) in taken {
         let second = second.map(|code| FaultEvent { code, ..first.clone() });
         found.push(first);
         found.extend(second);
     }
     if found.len() > limits::BATCH_EVENTS_MAX {
-        return Err(DecodeError::Count { what: "events", count: found.len(), bound: "at most 256" });
+        return Err(DecodeError::Count { what: "events", count: found.len(), bound: "at most 256" }.into());
     }
-    Ok(found)
+    Ok(Taken { taken: found, refused })
 }
 
 /// Decodes an order, as a terminal does.
@@ -115,23 +160,33 @@ pub fn seq(sent: u64) -> Result<Seq, DecodeError> {
 }
 
 /// Decodes the payload of a telemetry topic. A reading without sequence number of its terminal keeps seq 0
-/// in `batch.readings[i].seq`: the caller derives one from the payload.
-pub fn telemetry(payload: &[u8], table: CodeTable<'_>) -> Result<TelemetryBatch, DecodeError> {
+/// in `batch.readings[i].seq`: the caller derives one from the payload. An error where no reading can be taken.
+pub fn telemetry(
+    payload: &[u8],
+    table: CodeTable<'_>,
+) -> Result<Taken<TelemetryBatch, DecodeError>, DecodeError> {
     let batch = v1::TelemetryBatch::decode(payload)?;
-    if batch.readings.is_empty() || batch.readings.len() > limits::BATCH_READINGS_MAX {
-        let count = batch.readings.len();
-        return Err(DecodeError::Count { what: "readings", count, bound: "1 to 1,000" });
+    let count = batch.readings.len();
+    let no_readings = DecodeError::Count { what: "readings", count, bound: "1 to 1,000" };
+    if count > limits::BATCH_READINGS_MAX {
+        return Err(no_readings);
     }
     let dropped = match batch.dropped {
         Some(range) => Some((seq(range.from)?.0, seq(range.to)?.0)),
         None => None,
     };
-    let readings = batch
-        .readings
-        .iter()
-        .map(|one| reading(one, batch.seq, batch.time_ms, table))
-        .collect::<Result<_, _>>()?;
-    Ok(TelemetryBatch {
+    let Taken { taken: readings, refused } = apart(batch.readings.iter().map(|one| {
+        let number = match batch.seq {
+            0 => Ok(Seq(0)),
+            first => seq(first.saturating_add(u64::from(one.seq_offset))),
+        };
+        let read = number.clone().and_then(|number| reading(one, number, batch.time_ms, table));
+        read.map_err(|error| (told(number), error))
+    }));
+    if readings.is_empty() {
+        return Err(none_taken(refused, no_readings));
+    }
+    let taken = TelemetryBatch {
         boot: BootId(batch.boot),
         sent: batch.sent_ms.map(Timestamp::from_millis),
         prev_boot_last_seq: batch
@@ -140,17 +195,16 @@ pub fn telemetry(payload: &[u8], table: CodeTable<'_>) -> Result<TelemetryBatch,
             .transpose()?,
         dropped,
         readings,
-    })
+    };
+    Ok(Taken { taken, refused })
 }
 
 fn reading(
     sent: &v1::Reading,
-    first_seq: u64,
+    number: Seq,
     first_ms: i64,
     table: CodeTable<'_>,
 ) -> Result<Reading, DecodeError> {
-    let offset = u64::from(sent.seq_offset);
-    let number = seq(if first_seq == 0 { 0 } else { first_seq.saturating_add(offset) })?;
     let time = Timestamp::from_millis(first_ms.saturating_add(i64::from(sent.time_offset_ms)));
     let unknown = |field: u32| sent.unknown & (1 << field) != 0;
 
@@ -201,32 +255,29 @@ fn reading(
 }
 
 /// Decodes the payload of an event topic. As with [`telemetry`], seq 0 means "none given".
-pub fn events(payload: &[u8], table: CodeTable<'_>) -> Result<EventBatch, DecodeError> {
+pub fn events(payload: &[u8], table: CodeTable<'_>) -> Result<Taken<EventBatch, DecodeError>, DecodeError> {
     let batch = v1::EventBatch::decode(payload)?;
     let count = batch.events.len();
     if count > limits::BATCH_EVENTS_MAX {
         return Err(DecodeError::Count { what: "events", count, bound: "at most 256" });
     }
-    if count == 0 && batch.active.is_none() {
-        return Err(DecodeError::Count { what: "events", count, bound: "1 to 256, or the active list" });
-    }
+    let active = batch.active.as_ref();
+    let active = active.map(|list| codes(list.code.iter().map(String::as_str), table)).transpose()?;
     let event = |event: &v1::Event| {
         let (code, second) = code(&event.code, table)?;
         let seq = seq(event.seq)?;
         let (time, state) =
             (Timestamp::from_millis(event.time_ms), EventState::try_from(i64::from(event.state))?);
-        Ok((FaultEvent { seq, time, code, state }, second))
+        Ok::<_, DecodeError>((FaultEvent { seq, time, code, state }, second))
     };
-    Ok(EventBatch {
-        boot: BootId(batch.boot),
-        sent: batch.sent_ms.map(Timestamp::from_millis),
-        events: expanded(batch.events.iter().map(event))?,
-        active: batch
-            .active
-            .as_ref()
-            .map(|list| codes(list.code.iter().map(String::as_str), table))
-            .transpose()?,
-    })
+    let Taken { taken: events, refused } =
+        expanded(batch.events.iter().map(|sent| event(sent).map_err(|error| (told(seq(sent.seq)), error))))?;
+    if events.is_empty() && active.is_none() {
+        let nothing = DecodeError::Count { what: "events", count, bound: "1 to 256, or the active list" };
+        return Err(none_taken(refused, nothing));
+    }
+    let sent = batch.sent_ms.map(Timestamp::from_millis);
+    Ok(Taken { taken: EventBatch { boot: BootId(batch.boot), sent, events, active }, refused })
 }
 
 /// Decodes the payload of a statistics topic. As with [`telemetry`], seq 0 means "none given".

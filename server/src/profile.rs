@@ -78,7 +78,7 @@ pub(crate) fn run(command: ProfileCommand) -> anyhow::Result<ExitCode> {
                 true => println!("{:#}", tried_json(&profile, kind, &tried)),
                 false => print!("{}", told(&profile, kind, &tried)),
             }
-            if tried.message.is_err() {
+            if tried.refused.is_some() {
                 return Ok(ExitCode::FAILURE);
             }
         }
@@ -166,7 +166,7 @@ fn tried_json(profile: &Profile, kind: DeviceKind, tried: &Tried) -> serde_json:
     json!({
         "profile": profile.name(),
         "kind": kind,
-        "refused": tried.message.as_ref().err(),
+        "refused": tried.refused,
         "unmapped": tried.unmapped,
         "fields": tried.trace.fields,
         "codes": tried.trace.codes,
@@ -207,7 +207,10 @@ fn told(profile: &Profile, kind: DeviceKind, tried: &Tried) -> String {
             let told = counted.counters.iter().map(|(counter, value)| format!("{} {value}", counter.slug()));
             writeln!(out, "taken: statistics, {}", told.collect::<Vec<_>>().join(", "))
         }
-        Err(why) => writeln!(out, "refused: {why}"),
+        Err(_) => Ok(()),
     };
+    if let Some(why) = &tried.refused {
+        let _ = writeln!(out, "refused: {why}");
+    }
     out
 }

@@ -10,7 +10,7 @@ use domain::{
     BootId, Code, EventBatch, EventState, FaultEvent, Field, Floor, Passengers, RangeError, Reading, Seq,
     Statistics, TelemetryBatch, Timestamp, limits,
 };
-use proto::decode::{DecodeError, expanded};
+use proto::decode::{DecodeError, Part, Refused, Taken, apart, expanded, none_taken};
 use serde_json::{Map, Value};
 
 use super::ProfileView;
@@ -94,47 +94,71 @@ impl<'a> Vendor<'a> {
         Self { view, unmapped: 0, trace: Some(Trace::default()) }
     }
 
-    /// Reads what came under `telemetry.json`.
-    pub(crate) fn telemetry(&mut self, payload: &[u8]) -> Result<TelemetryBatch, VendorError> {
+    /// Reads what came under `telemetry.json`. An error where no reading can be taken.
+    pub(crate) fn telemetry(
+        &mut self,
+        payload: &[u8],
+    ) -> Result<Taken<TelemetryBatch, VendorError>, VendorError> {
         let root = parse(payload)?;
         let mut around = Around::default();
-        let mut readings = Vec::new();
         let (envelope, list) = match &root {
             Value::Object(object) => {
                 let envelope = self.find(object);
                 self.around(&mut around, &envelope, object)?;
                 let list = match envelope.get(Target::Readings) {
-                    Some(Value::Array(list)) => objects(list)?,
-                    Some(Value::Object(one)) => vec![one],
+                    Some(Value::Array(list)) => list.as_slice(),
+                    Some(one @ Value::Object(_)) => std::slice::from_ref(one),
                     Some(_) => return Err(VendorError::Shape),
-                    None => vec![],
+                    None => &[],
                 };
                 (Some(envelope), list)
             }
-            Value::Array(list) => (None, objects(list)?),
+            Value::Array(list) => (None, list.as_slice()),
             _ => return Err(VendorError::Shape),
         };
-        if let Some(alone) = envelope.as_ref().filter(|envelope| envelope.get(Target::Readings).is_none()) {
-            readings.push(self.reading(alone, None)?);
+        let Taken { taken: readings, refused } = if let Some(alone) =
+            envelope.as_ref().filter(|envelope| envelope.get(Target::Readings).is_none())
+        {
+            Taken { taken: vec![self.reading(alone, None)?], refused: vec![] }
         } else {
             let count = list.len();
-            if count == 0 || count > limits::BATCH_READINGS_MAX {
-                return Err(DecodeError::Count { what: "readings", count, bound: "1 to 1,000" }.into());
+            let no_readings = DecodeError::Count { what: "readings", count, bound: "1 to 1,000" };
+            if count > limits::BATCH_READINGS_MAX {
+                return Err(no_readings.into());
             }
             let time = envelope.as_ref().and_then(|envelope| self.moment(envelope, Target::Time));
-            for object in list {
-                let found = self.find(object);
-                self.around(&mut around, &found, object)?;
-                readings.push(self.reading(&found, time)?);
+            let mut parts = Vec::with_capacity(count);
+            for value in list {
+                parts.push(self.part(value, &mut around, |this, found| this.reading(found, time))?);
             }
-        }
-        Ok(TelemetryBatch {
+            let read = apart(parts.into_iter());
+            if read.taken.is_empty() {
+                return Err(none_taken(read.refused, no_readings.into()));
+            }
+            read
+        };
+        let taken = TelemetryBatch {
             boot: around.boot.unwrap_or_default(),
             sent: around.sent.map(whole_millis),
             prev_boot_last_seq: around.prev_boot_last_seq,
             dropped: around.dropped,
             readings,
-        })
+        };
+        Ok(Taken { taken, refused })
+    }
+
+    /// One of a list. An error where no other of the list can be taken either.
+    fn part<T>(
+        &mut self,
+        value: &Value,
+        around: &mut Around,
+        read: impl FnOnce(&mut Self, &Found<'_>) -> Result<T, VendorError>,
+    ) -> Result<Part<T, VendorError>, VendorError> {
+        let Value::Object(object) = value else { return Ok(Err((None, VendorError::Shape))) };
+        let found = self.find(object);
+        self.around(around, &found, object)?;
+        let part = read(self, &found);
+        Ok(part.map_err(|error| (own_number(&found), error)))
     }
 
     /// Reads what came under `stats.json`: times, numbers and boots by the profile, counters by the names of the open
@@ -162,14 +186,14 @@ impl<'a> Vendor<'a> {
         json_statistics::named(plain).map_err(|error| VendorError::Json(error.to_string()))
     }
 
-    /// Reads what came under `event.json`.
-    pub(crate) fn events(&mut self, payload: &[u8]) -> Result<EventBatch, VendorError> {
+    /// Reads what came under `event.json`. An error where nothing of it can be taken.
+    pub(crate) fn events(&mut self, payload: &[u8]) -> Result<Taken<EventBatch, VendorError>, VendorError> {
         let root = parse(payload)?;
         let mut around = Around::default();
-        let (mut active, mut time) = (None, None);
-        let (mut events, mut list) = (Vec::new(), Vec::new());
+        let (mut active, mut time, mut list) = (None, None, &[][..]);
+        let (mut events, mut parts) = (Vec::new(), Vec::new());
         match &root {
-            Value::Array(all) => list = objects(all)?,
+            Value::Array(all) => list = all.as_slice(),
             Value::Object(object) => {
                 let found = self.find(object);
                 self.around(&mut around, &found, object)?;
@@ -177,13 +201,14 @@ impl<'a> Vendor<'a> {
                     active = self.codes(codes)?.known();
                 }
                 match found.get(Target::Events) {
-                    Some(Value::Array(all)) => list = objects(all)?,
-                    Some(Value::Object(one)) => list.push(one),
+                    Some(Value::Array(all)) => list = all.as_slice(),
+                    Some(one @ Value::Object(_)) => list = std::slice::from_ref(one),
                     Some(Value::Null) | None => {}
                     Some(_) => return Err(VendorError::Shape),
                 }
                 if found.get(Target::Code).is_some_and(|code| !code.is_null()) {
-                    self.event(&found, None, &mut events)?;
+                    let part = self.event(&found, None, &mut events);
+                    parts.push(part.map_err(|error| (own_number(&found), error)));
                 }
                 if !list.is_empty() {
                     time = self.moment(&found, Target::Time);
@@ -191,20 +216,19 @@ impl<'a> Vendor<'a> {
             }
             _ => return Err(VendorError::Shape),
         }
-        for object in list {
-            let found = self.find(object);
-            self.around(&mut around, &found, object)?;
-            self.event(&found, time, &mut events)?;
+        for value in list {
+            parts.push(self.part(value, &mut around, |this, found| this.event(found, time, &mut events))?);
+            if events.len() > limits::BATCH_EVENTS_MAX {
+                break;
+            }
         }
+        let refused: Vec<Refused<VendorError>> = apart(parts.into_iter()).refused;
         if events.is_empty() && active.is_none() {
-            return Err(VendorError::Event);
+            return Err(none_taken(refused, VendorError::Event));
         }
-        Ok(EventBatch {
-            boot: around.boot.unwrap_or_default(),
-            sent: around.sent.map(whole_millis),
-            events: expanded(events.into_iter().map(Ok))?,
-            active,
-        })
+        let events = expanded::<VendorError>(events.into_iter().map(Ok))?.taken;
+        let (boot, sent) = (around.boot.unwrap_or_default(), around.sent.map(whole_millis));
+        Ok(Taken { taken: EventBatch { boot, sent, events, active }, refused })
     }
 
     fn reading(&mut self, found: &Found<'_>, time: Option<Timestamp>) -> Result<Reading, VendorError> {
@@ -243,6 +267,7 @@ impl<'a> Vendor<'a> {
         Ok(reading)
     }
 
+    /// Adds all that an object says, or nothing. What is more than a message may hold is not added.
     fn event(
         &mut self,
         found: &Found<'_>,
@@ -259,15 +284,21 @@ impl<'a> Vendor<'a> {
             Field::Unknown | Field::Absent => EventState::Once,
         };
         let seq = Seq(self.count(found, Target::Seq).unwrap_or(0));
+        let before = events.len();
         for raw in self.raw_codes(value) {
-            let (code, second) = proto::decode::code(&raw, &|raw| self.view.meaning(raw))?;
+            let (code, second) = match proto::decode::code(&raw, &|raw| self.view.meaning(raw)) {
+                Ok(codes) => codes,
+                Err(error) => {
+                    events.truncate(before);
+                    return Err(error.into());
+                }
+            };
             for code in [Some(&code), second.as_ref()].into_iter().flatten() {
                 self.tell_code(code);
             }
             events.push((FaultEvent { seq, time, code, state }, second));
             if events.len() > limits::BATCH_EVENTS_MAX {
-                let count = events.len();
-                return Err(DecodeError::Count { what: "events", count, bound: "at most 256" }.into());
+                break;
             }
         }
         Ok(())
@@ -528,8 +559,9 @@ fn text_len(payload: &[u8]) -> usize {
     end.map_or(payload.len(), |end| end + 2)
 }
 
-fn objects(list: &[Value]) -> Result<Vec<&Map<String, Value>>, VendorError> {
-    list.iter().map(|one| one.as_object().ok_or(VendorError::Shape)).collect()
+/// As [`Vendor::count`] reads it, of what is not taken.
+fn own_number(found: &Found<'_>) -> Option<Seq> {
+    found.get(Target::Seq).and_then(counted).filter(|number| *number > 0).map(Seq)
 }
 
 /// As in the open JSON: `{"dropped":{"from":1,"to":2}}`.

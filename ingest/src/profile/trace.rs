@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::ProfileView;
 use super::read::Vendor;
-use crate::decode::decode;
+use crate::decode::{Decoded, decode};
 use crate::topic::Channel;
 
 /// One value of the payload.
@@ -57,6 +57,8 @@ pub struct Trace {
 pub struct Tried {
     /// The message, or why there is none.
     pub message: Result<Message, String>,
+    /// What of it is not taken, and why.
+    pub refused: Option<String>,
     /// Values read as unknown.
     pub unmapped: u32,
     /// What was looked at, as far as it came.
@@ -84,6 +86,10 @@ pub fn try_read(channel: Channel, payload: &[u8], view: ProfileView<'_>) -> Trie
     let decoded = decode(&format!("lift/v1/000000/t/{name}.json"), payload, view);
     Tried {
         unmapped: decoded.as_ref().map_or(0, |decoded| decoded.unmapped),
+        refused: decoded
+            .as_ref()
+            .map_or_else(|whole| Some(whole.clone()), Decoded::refusal)
+            .map(|why| why.detail),
         message: decoded.map(|decoded| decoded.message).map_err(|refused| refused.detail),
         trace: vendor.trace.unwrap_or_default(),
     }

@@ -80,7 +80,8 @@ fn validator(schema: Schema) -> jsonschema::Validator {
 
 fn is_decoded(schema: Schema, payload: &Value) -> bool {
     let topic = format!("lift/v1/350102/t1/{}.json", schema.name());
-    decode(&topic, payload.to_string().as_bytes(), ProfileView::canonical()).is_ok()
+    let decoded = decode(&topic, payload.to_string().as_bytes(), ProfileView::canonical());
+    decoded.is_ok_and(|decoded| decoded.refused.is_empty())
 }
 
 /// The decoder and the schema agree.

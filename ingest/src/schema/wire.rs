@@ -15,7 +15,7 @@ impl JsonSchema for Telemetry {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let batch = generator.subschema_for::<JsonTelemetry>();
+        let batch = generator.subschema_for::<JsonTelemetry<()>>();
         let reading = generator.subschema_for::<ReadingSchema>();
         json_schema!({
             "description": "Payload of lift/v1/{area}/{terminal}/telemetry.json: a batch with \"readings\", or one \

@@ -20,9 +20,37 @@ fn a_code_that_means_two_things_is_two_codes_and_two_events() {
     assert!(codes([const { "04" }; 17].into_iter(), &table).is_err(), "34 codes");
     let event = v1::Event { seq: 9, time_ms: 5, code: "04".into(), state: 1 };
     let payload = v1::EventBatch { events: vec![event; 2], ..v1::EventBatch::default() }.encode_to_vec();
-    let batch = events(&payload, &table).unwrap();
+    let batch = events(&payload, &table).unwrap().taken;
     assert_eq!(batch.events.len(), 4);
     assert_eq!((&*batch.events[1].code.raw, batch.events[1].seq), ("04:entrapment", Seq(9)));
+}
+
+fn whole<T>(taken: T) -> Taken<T, DecodeError> {
+    Taken { taken, refused: vec![] }
+}
+
+#[test]
+fn neighbours_of_what_is_refused_are_taken() {
+    let reading =
+        |seq_offset, load_kg| v1::Reading { seq_offset, load_kg: Some(load_kg), ..Default::default() };
+    let readings = vec![reading(0, 75), reading(1, 99_999), reading(2, 80)];
+    let batch = v1::TelemetryBatch { boot: 1, seq: 5, readings, ..Default::default() };
+    let Taken { taken, refused } = telemetry(&batch.encode_to_vec(), &table).unwrap();
+    assert_eq!(taken.readings.iter().map(|reading| reading.seq.0).collect::<Vec<_>>(), [5, 7]);
+    let error = DecodeError::Range(RangeError { field: "load_kg", value: 99_999 });
+    assert_eq!(refused, [Refused { place: 1, seq: Some(Seq(6)), error }]);
+
+    let event = |seq, code: &str| v1::Event { seq, time_ms: 1, code: code.into(), state: 1 };
+    let list = vec![event(0, ""), event(8, "E1"), event(9, "")];
+    let batch = v1::EventBatch { events: list, ..Default::default() };
+    let Taken { taken, refused } = events(&batch.encode_to_vec(), &table).unwrap();
+    assert_eq!((taken.events.len(), taken.events[0].seq), (1, Seq(8)));
+    let told = refused.iter().map(|one| (one.place, one.seq)).collect::<Vec<_>>();
+    assert_eq!(told, [(0, None), (2, Some(Seq(9)))], "0 is no number");
+    let active = Some(v1::Codes { code: vec!["E1".into()] });
+    let batch = v1::EventBatch { events: vec![event(9, "")], active, ..Default::default() };
+    let Taken { taken, refused } = events(&batch.encode_to_vec(), &table).unwrap();
+    assert_eq!((taken.active.map(|active| active.len()), refused.len()), (Some(1), 1));
 }
 
 #[test]
@@ -36,8 +64,10 @@ fn numbers_that_cannot_be_counted_are_refused_as_they_were_sent() {
         )
     };
     let last = limits::SEQ_MAX as u64;
-    assert_eq!(batch(last - 1, &[0, 1]).unwrap().readings[1].seq, Seq(limits::SEQ_MAX));
-    assert_eq!(batch(last, &[0, 1]), Err(DecodeError::Seq(last + 1)), "two readings must not share a number");
+    assert_eq!(batch(last - 1, &[0, 1]).unwrap().taken.readings[1].seq, Seq(limits::SEQ_MAX));
+    let error = DecodeError::Seq(last + 1);
+    let beyond = [Refused { place: 1, seq: None, error }];
+    assert_eq!(batch(last, &[0, 1]).unwrap().refused, beyond, "two readings must not share a number");
     let told = "seq 18446744073709551615 is beyond 9223372036854775806, the last that can be counted";
     assert_eq!(batch(u64::MAX, &[0]).unwrap_err().to_string(), told);
     let event = v1::Event { seq: u64::MAX, time_ms: 1, code: "a".into(), state: 1 };
@@ -70,7 +100,7 @@ fn golden_bytes_of_one_reading() {
     let hex = bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
     assert_eq!(hex, "080710c891f1c6aa3328fb90f1c6aa3330f0a2043a142001280130004a02313258c4870460ac1b68e101");
     assert!(bytes.len() <= 42, "about 40 bytes on the wire, {} seen", bytes.len());
-    assert_eq!(telemetry(&bytes, &table).unwrap(), batch);
+    assert_eq!(telemetry(&bytes, &table).unwrap(), whole(batch));
 }
 
 #[test]
@@ -193,7 +223,7 @@ proptest! {
         let batch = TelemetryBatch {
             boot: BootId(boot), sent: None, prev_boot_last_seq: Some(3), dropped: Some((4, 5)), readings,
         };
-        prop_assert_eq!(telemetry(&crate::encode::telemetry(&batch), &table).unwrap(), batch);
+        prop_assert_eq!(telemetry(&crate::encode::telemetry(&batch), &table).unwrap(), whole(batch));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use domain::limits::{Admission, admit};
 use domain::{Arrival, ArrivalNo, Message, Timestamp};
-use ingest::{ProfileView, Profiles, decode, decode_open};
+use ingest::{Decoded, ProfileView, Profiles, decode, decode_open};
 use store::{
     CommitReport, Database, Incoming, Item, Ledger, LedgerMetrics, QuarantineFilter, QuarantineReason,
     QuarantineRecord, QuarantineRetried, Registry, StoreMetrics, TerminalRecord, Writer, message_numbers,
@@ -90,20 +90,22 @@ async fn page(
     let mut fates = Vec::with_capacity(entries.len());
     let mut gone = Vec::new();
     for entry in entries {
-        let incoming = match incoming(registry, profiles, entry) {
-            Ok(incoming) => incoming,
+        let (incoming, refused) = match incoming(registry, profiles, entry) {
+            Ok(read) => read,
             Err(why) => {
                 fates.push(Fate::Kept(why));
                 continue;
             }
         };
         if dry_run {
-            fates.push(foreseen(database, entry, &incoming.message));
+            let fate = || foreseen(database, entry, &incoming.message);
+            fates.push(refused.map_or_else(fate, Fate::Kept));
             continue;
         }
         let (boot, numbers) = (incoming.message.boot(), message_numbers(&incoming.message));
         let fate = match writer.commit(&[Item::Message(incoming)]).await {
-            Ok(report) => became(entry, &report),
+            // What can be taken of it is stored, if it was not; what cannot keeps it here.
+            Ok(report) => refused.map_or_else(|| became(entry, &report), Fate::Kept),
             Err(error) if error.mendable() => return Err(error.into()),
             Err(error) => Fate::Kept(error.brief()),
         };
@@ -185,8 +187,12 @@ fn row_channel(entry: &QuarantineRecord) -> Option<&'static str> {
     }
 }
 
-/// The message it is, with its arrival; or why it cannot be read.
-fn incoming(registry: &Registry, profiles: &Profiles, entry: &QuarantineRecord) -> Result<Incoming, String> {
+/// The message it is, with its arrival, and what of it is refused; or why it cannot be read.
+fn incoming(
+    registry: &Registry,
+    profiles: &Profiles,
+    entry: &QuarantineRecord,
+) -> Result<(Incoming, Option<String>), String> {
     if !entry.is_whole() {
         return Err(format!("only {} of its {} bytes are kept", entry.payload_kept, entry.payload_len));
     }
@@ -198,18 +204,20 @@ fn incoming(registry: &Registry, profiles: &Profiles, entry: &QuarantineRecord) 
     if !terminal.enabled {
         return Err("its terminal is switched off".to_owned());
     }
-    let message = message(entry, &terminal, profiles)?;
+    let decoded = decoded(entry, &terminal, profiles)?;
+    let refused = decoded.refusal().map(|refusal| refusal.detail);
     // An entry from before arrivals were kept gets a number of its own below all runs.
     let no = entry.arrival_no.unwrap_or(ArrivalNo(entry.id));
     let arrival = Arrival { no, at: entry.arrived };
-    Ok(Incoming { elevator_id: terminal.elevator_id, terminal_id, arrival, message: Arc::new(message) })
+    let message = Arc::new(decoded.message);
+    Ok((Incoming { elevator_id: terminal.elevator_id, terminal_id, arrival, message }, refused))
 }
 
-fn message(
+fn decoded(
     entry: &QuarantineRecord,
     terminal: &TerminalRecord,
     profiles: &Profiles,
-) -> Result<Message, String> {
+) -> Result<Decoded, String> {
     let profile = profiles.get(&terminal.profile).unwrap_or_else(|| profiles.canonical());
     let view = ProfileView { profile, kind: terminal.device_kind };
     let decoded = match row_channel(entry) {
@@ -223,5 +231,5 @@ fn message(
     if decoded.topic.terminal_id.as_str() != entry.terminal {
         return Err("its topic is that of another terminal".to_owned());
     }
-    Ok(decoded.message)
+    Ok(decoded)
 }

@@ -40,7 +40,7 @@ fn drain(terminal: &mut Terminal, now: Timestamp) -> Vec<Outgoing> {
 
 fn telemetry(message: &Outgoing) -> TelemetryBatch {
     assert!(message.topic.ends_with("/telemetry"), "{}", message.topic);
-    proto::decode::telemetry(&message.payload, &table).unwrap()
+    proto::decode::telemetry(&message.payload, &table).unwrap().taken
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_connect_tells_the_state_then_the_active_faults_then_the_rest() {
     assert_eq!(reading.time, now);
     assert!(reading.floor.is_sent() && reading.load_kg.is_sent(), "all of it: {reading:?}");
     assert_eq!(reading.door_zone, Field::Known(false));
-    let active = proto::decode::events(&messages[1].payload, &table).unwrap();
+    let active = proto::decode::events(&messages[1].payload, &table).unwrap().taken;
     let slugs: Vec<&str> = active.active.iter().flatten().map(|code| &*code.raw).collect();
     assert_eq!(slugs, ["stop_outside_zone"]);
     assert_eq!(messages[0].topic.as_ref(), "lift/v1/350102/sim-1/telemetry");
@@ -70,7 +70,7 @@ fn a_connect_tells_the_state_then_the_active_faults_then_the_rest() {
     let events: Vec<_> = messages[2..]
         .iter()
         .filter(|message| message.topic.ends_with("event"))
-        .flat_map(|message| proto::decode::events(&message.payload, &table).unwrap().events)
+        .flat_map(|message| proto::decode::events(&message.payload, &table).unwrap().taken.events)
         .filter(|event| &*event.code.raw == "stop_outside_zone")
         .map(|event| event.state)
         .collect();
@@ -306,7 +306,7 @@ fn numbers(message: &Outgoing) -> Vec<i64> {
     if message.topic.ends_with("telemetry") {
         telemetry(message).readings.iter().map(|reading| reading.seq.0).collect()
     } else {
-        let batch = proto::decode::events(&message.payload, &table).unwrap();
+        let batch = proto::decode::events(&message.payload, &table).unwrap().taken;
         batch.events.iter().map(|event| event.seq.0).collect()
     }
 }
