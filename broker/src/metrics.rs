@@ -70,6 +70,8 @@ pub struct Metrics {
     pub hub_out: Counter,
     /// Messages not fanned out because the hub's queue was full.
     pub hub_dropped: Counter,
+    /// Messages of QoS 0 not kept for subscribers that are not connected.
+    pub hub_not_kept: Counter,
     /// Subscribers now.
     pub hub_subscribers: Gauge,
     /// Subscribers disconnected because their queue was full or the router had dropped messages of them.
@@ -118,6 +120,8 @@ impl Metrics {
         registry.register("hub_out", "messages written to subscribers", m.hub_out.clone());
         registry.register("hub_dropped", "messages not fanned out, queue full", m.hub_dropped.clone());
         registry.register("hub_subscribers", "subscribers now", m.hub_subscribers.clone());
+        let help = "messages of QoS 0 not kept for subscribers that are not connected";
+        registry.register("hub_not_kept", help, m.hub_not_kept.clone());
         registry.register("hub_overflowed", "subscribers disconnected as too slow", m.hub_overflowed.clone());
         registry.register("hub_rebuilt", "times the router was replaced", m.hub_rebuilt.clone());
         registry.register("retained_refused", "messages over the retained bound", m.retained_refused.clone());

@@ -232,6 +232,7 @@ impl Link {
             return Err(Reason::Slow);
         }
         if message.qos == QoS::AtMostOnce && self.level.asleep.load(Ordering::Relaxed) {
+            self.seat.0.0.metrics.hub_not_kept.inc();
             return Ok(());
         }
         let bytes = message.bytes();

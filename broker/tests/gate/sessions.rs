@@ -113,7 +113,7 @@ async fn a_delivery_in_flight_survives_the_connection() {
 async fn messages_wait_for_an_integration_that_sleeps() {
     let mut broker = Broker::start().await;
     let _told = broker.commit_all();
-    for connect in [old, new] {
+    for (not_kept, connect) in [50, 100].into_iter().zip([old, new]) {
         let (mut raw, _) = Raw::resume(&broker, connect("recorder")).await;
         raw.subscribe("lift/v1/#", 1).await;
         broker.hub.publish("lift/v1/x", "0".into(), false);
@@ -126,6 +126,8 @@ async fn messages_wait_for_an_integration_that_sleeps() {
             assert_eq!(terminal.packet().await, Some(vec![0x40, 2, 0, i]));
         }
         gone(terminal, &broker).await;
+        // The hub may be behind the acknowledgements: what it brings to one that is back is not left out.
+        until(|| broker.metrics.hub_not_kept.get() == not_kept).await;
         let (mut raw, present) = Raw::resume(&broker, connect("recorder")).await;
         assert!(present);
         assert_eq!(raw.delivered().await, (0x3A, 1, "0".into()), "in flight first");
@@ -254,9 +256,9 @@ async fn a_will_waits_for_its_delay_unless_its_client_comes_back() {
     let soon_due = [0x18, 0, 0, 0, 1];
     let (raw, _) = Raw::resume(&broker, with_will(&soon_due)).await;
     broker.presence().await;
+    let began = std::time::Instant::now();
     drop(raw);
     assert_eq!(broker.presence().await.reason, Reason::Gone);
-    let began = std::time::Instant::now();
     assert_eq!(&broker.publish().await.payload[..], b"gone");
     assert!(began.elapsed() > Duration::from_millis(500), "not at once");
 
