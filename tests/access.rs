@@ -8,7 +8,7 @@ use store::testing::{TestCluster, TestDatabase};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::{Server, binary, eventually, now, within};
+use crate::harness::{Server, command, eventually, now, within};
 use crate::ingest::count;
 
 const AREA: &str = "350102";
@@ -21,9 +21,9 @@ fn admin(database_url: &str, arguments: &[&str]) -> String {
 }
 
 pub(crate) fn run_admin(database_url: &str, arguments: &[&str]) -> Output {
-    let mut command = Command::new(binary());
-    command.args(arguments).env("LIFTWATCH_DATABASE__URL", database_url).stdin(Stdio::null());
-    command.output().expect("liftwatch runs")
+    let mut admin = command();
+    admin.args(arguments).env("LIFTWATCH_DATABASE__URL", database_url).stdin(Stdio::null());
+    admin.output().expect("liftwatch runs")
 }
 
 fn reading(seq: u32) -> String {
@@ -269,7 +269,7 @@ async fn a_simulated_fleet_connects_with_imported_secrets() {
     let broker = server.addresses.broker.to_string();
     let record =
         ["record", &recording, "--broker", &broker, "--account", "recorder", "--password-file", &password];
-    let mut recorder = Command::new(binary()).args(record).spawn().expect("liftwatch runs");
+    let mut recorder = command().args(record).spawn().expect("liftwatch runs");
     eventually("the recorder has subscribed", async || {
         let (_, metrics) = server.get("/metrics").await;
         metrics.contains("liftwatch_broker_hub_subscribers 1\n").then_some(())
@@ -279,7 +279,7 @@ async fn a_simulated_fleet_connects_with_imported_secrets() {
         ["simulate", "--broker", &broker, "--terminals", "20", "--rate", "200", "--duration", "2s"];
     let areas = ["--areas", "350102", "--secrets", &out, "--json"];
     let report = within("the fleet", async {
-        tokio::process::Command::new(binary())
+        tokio::process::Command::from(command())
             .args(simulate)
             .args(areas)
             .output()

@@ -1,6 +1,5 @@
 //! What an auditor sees: every number has its word, also after a crash; what was in quarantine comes back.
 
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -8,16 +7,13 @@ use simulator::{Fleet, FleetConfig, Rate};
 use store::testing::TestDatabase;
 use store::{Item, QuarantineEntry, QuarantineReason, StoreMetrics, Writer};
 
-use crate::harness::{PATIENCE, Server, binary, eventually, mosquitto_pub, now};
+use crate::harness::{PATIENCE, Server, command, eventually, mosquitto_pub, now};
 use crate::ingest::count;
 
 /// A command on the database of a test: exit code, standard output, standard error.
 fn liftwatch(url: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(binary())
-        .args(arguments)
-        .env("LIFTWATCH_DATABASE__URL", url)
-        .output()
-        .expect("liftwatch runs");
+    let output =
+        command().args(arguments).env("LIFTWATCH_DATABASE__URL", url).output().expect("liftwatch runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     (output.status.code(), text(output.stdout), text(output.stderr))
 }

@@ -1,11 +1,10 @@
 //! What a user sees who gets something wrong, and the commands that need no server.
 
 use std::net::TcpListener;
-use std::process::Command;
 
 use store::testing::TestDatabase;
 
-use crate::harness::{Server, binary};
+use crate::harness::{Server, command};
 
 #[test]
 fn help_teaches() {
@@ -60,8 +59,15 @@ fn completions_are_printed() {
     assert!(Server::run(&["completions", "bash"]).1.contains("_liftwatch"));
 }
 
+/// Whatever ports are free.
+const ANYWHERE: [(&str, &str); 3] = [
+    ("LIFTWATCH_BROKER__LISTEN", "127.0.0.1:0"),
+    ("LIFTWATCH_DISPATCH__LISTEN", "127.0.0.1:0"),
+    ("LIFTWATCH_WEB__LISTEN", "127.0.0.1:0"),
+];
+
 fn serve(variables: &[(&str, &str)], arguments: &[&str]) -> String {
-    let output = Command::new(binary())
+    let output = command()
         .arg("serve")
         .args(arguments)
         .envs(variables.iter().copied())
@@ -79,7 +85,9 @@ fn dev_refuses_a_public_address() {
 
 #[test]
 fn a_missing_database_says_how_to_give_one() {
-    let error = serve(&[("LIFTWATCH_DATABASE__URL", "postgres://nobody@127.0.0.1:1/none")], &["--dev"]);
+    let mut variables = vec![("LIFTWATCH_DATABASE__URL", "postgres://nobody@127.0.0.1:1/none")];
+    variables.extend(ANYWHERE);
+    let error = serve(&variables, &["--dev"]);
     assert!(error.contains("LIFTWATCH_DATABASE__URL"), "{error}");
 }
 
@@ -91,8 +99,7 @@ async fn a_port_in_use_says_which_listener() {
     for listener in ["BROKER", "DISPATCH", "WEB"] {
         let key = format!("LIFTWATCH_{listener}__LISTEN");
         let mut variables = vec![("LIFTWATCH_DATABASE__URL", database.url())];
-        let free = ["LIFTWATCH_BROKER__LISTEN", "LIFTWATCH_DISPATCH__LISTEN", "LIFTWATCH_WEB__LISTEN"];
-        variables.extend(free.iter().map(|name| (*name, "127.0.0.1:0")).filter(|(name, _)| *name != key));
+        variables.extend(ANYWHERE.into_iter().filter(|(name, _)| *name != key));
         variables.push((&key, &address));
         let error = serve(&variables, &["--dev"]);
         let name = format!("{}.listen", listener.to_lowercase());
@@ -104,7 +111,7 @@ async fn a_port_in_use_says_which_listener() {
 async fn db_status_is_for_people_and_for_programs() {
     let database = TestDatabase::new().await;
     let status = |arguments: &[&str]| {
-        let output = Command::new(binary())
+        let output = command()
             .args(["db", "status"])
             .args(arguments)
             .env("LIFTWATCH_DATABASE__URL", database.url())

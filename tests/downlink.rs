@@ -159,7 +159,7 @@ async fn reason_in_store(database: &Database) -> Option<(bool, String)> {
 async fn presence_outlives_the_server_and_offline_comes_by_the_clock() {
     let test = TestDatabase::new().await;
     let database = test.open().await;
-    let mut server = Server::start_with(test.url(), &[("LIFTWATCH_INGEST__OFFLINE_AFTER_S", "4")]).await;
+    let mut server = Server::start_with(test.url(), &[("LIFTWATCH_INGEST__OFFLINE_AFTER_S", "12")]).await;
     known_terminal(&server).await;
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("down");
@@ -176,7 +176,7 @@ async fn presence_outlives_the_server_and_offline_comes_by_the_clock() {
     let offline = shown(&server, "offline").await;
     let at =
         |shown: &Value| shown["time"].as_str().and_then(|at| at.parse::<Timestamp>().ok()).expect("a time");
-    assert_eq!(at(&offline).since(at(&away)).as_secs(), 4, "the time to come back");
+    assert_eq!(at(&offline).since(at(&away)).as_secs(), 12, "the time to come back");
     let (status, body) = server.get("/api/v1/elevators").await;
     let page: Value = serde_json::from_str(&body).expect("JSON");
     assert_eq!((status, &page["items"][0]["terminals"][0]["presence"]), (200, &"offline".into()), "{body}");

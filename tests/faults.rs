@@ -15,7 +15,7 @@ use simulator::{Fleet, FleetConfig, FleetHandle, Rate};
 use store::testing::{TestCluster, TestDatabase};
 
 use crate::alarms;
-use crate::harness::{PATIENCE, Server, binary, eventually, within};
+use crate::harness::{PATIENCE, Server, command, eventually, within};
 use crate::ingest::count;
 use crate::reconcile::reconcile;
 
@@ -57,6 +57,11 @@ async fn acked_more(fleet: &FleetHandle, count: u64) {
     .await;
 }
 
+/// Waits until every terminal is connected.
+async fn all_connected(fleet: &FleetHandle) {
+    eventually("all are connected", async || (fleet.counters().connected == 50).then_some(())).await;
+}
+
 #[tokio::test]
 async fn three_kills_under_load_lose_nothing_and_double_nothing() {
     let database = TestDatabase::new().await;
@@ -64,10 +69,12 @@ async fn three_kills_under_load_lose_nothing_and_double_nothing() {
     let ledger = tempfile::NamedTempFile::new().expect("a file");
     let fleet = fleet(&server, ledger.path()).await;
     acked_more(&fleet, 500).await;
+    all_connected(&fleet).await;
     for _ in 0..3 {
         server.kill();
         server.restart().await;
         acked_more(&fleet, 1_000).await;
+        all_connected(&fleet).await;
     }
     let report = fleet.stop().await;
     assert!(report.counts.reconnects >= 3 * 50, "every terminal was cut off three times: {report}");
@@ -97,7 +104,7 @@ async fn a_stop_during_the_start_is_heard() {
     let folder = tempfile::tempdir().expect("a folder");
     let ready = folder.path().join("ready.json");
     std::fs::write(&ready, "{}").expect("what a killed run left");
-    let mut starting = tokio::process::Command::new(binary())
+    let mut starting = tokio::process::Command::from(command())
         .args(["serve", "--dev", "--ready-file"])
         .arg(&ready)
         .env("LIFTWATCH_DATABASE__URL", &url)
@@ -207,6 +214,7 @@ async fn a_database_away_for_five_seconds_loses_nothing() {
     let ledger = tempfile::NamedTempFile::new().expect("a file");
     let fleet = fleet(&server, ledger.path()).await;
     acked_more(&fleet, 2_000).await;
+    all_connected(&fleet).await;
     cluster.kill().await;
     until_not_ready(&server).await;
     // Five seconds without: the fault itself, not a wait for something.

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -51,7 +52,13 @@ impl Server {
 
     async fn start_as(database_url: &str, how: How) -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
-        let (child, addresses) = spawn(&folder, database_url, &how, None).await;
+        let free = Addresses {
+            broker: free_address(),
+            broker_tls: None,
+            dispatch: free_address(),
+            web: free_address(),
+        };
+        let (child, addresses) = spawn(&folder, database_url, &how, &free).await;
         Self { child, folder, database_url: database_url.to_owned(), how, addresses }
     }
 
@@ -63,8 +70,7 @@ impl Server {
 
     /// Starts it again after its end, on the same ports.
     pub(crate) async fn restart(&mut self) {
-        let (child, addresses) =
-            spawn(&self.folder, &self.database_url, &self.how, Some(&self.addresses)).await;
+        let (child, addresses) = spawn(&self.folder, &self.database_url, &self.how, &self.addresses).await;
         self.child = child;
         self.addresses = addresses;
     }
@@ -83,7 +89,7 @@ impl Server {
 
     /// The `liftwatch` command with arguments, run to its end: (success, standard output, standard error).
     pub(crate) fn run(arguments: &[&str]) -> (bool, String, String) {
-        let output = Command::new(binary()).args(arguments).output().expect("liftwatch runs");
+        let output = command().args(arguments).output().expect("liftwatch runs");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
         (output.status.success(), text(output.stdout), text(output.stderr))
     }
@@ -109,6 +115,29 @@ pub(crate) fn binary() -> PathBuf {
     env!("CARGO_BIN_EXE_liftwatch").into()
 }
 
+/// The `liftwatch` command, without the variables that are for the tests themselves.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(binary());
+    command.env_remove("LIFTWATCH_CHAOS_MINUTES").env_remove("LIFTWATCH_CHAOS_SEED");
+    command
+}
+
+/// At a port that this process has not given out before, and at which nobody listens. Below the ports that the
+/// kernel gives to outgoing connections (from 32768), of which a fleet makes many: a server that is killed finds
+/// its ports free again.
+fn free_address() -> SocketAddr {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Another process begins at another port, and does not meet us at each step.
+        let step = GIVEN.fetch_add(7, Ordering::Relaxed);
+        let port = 20_000 + std::process::id().wrapping_add(step) % 12_000;
+        let address = SocketAddr::from(([127, 0, 0, 1], port as u16));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
 /// Arguments and settings of a server.
 struct How {
     arguments: Vec<&'static str>,
@@ -119,26 +148,22 @@ async fn spawn(
     folder: &tempfile::TempDir,
     database_url: &str,
     how: &How,
-    addresses: Option<&Addresses>,
+    listen: &Addresses,
 ) -> (Child, Addresses) {
     let ready = folder.path().join("ready.json");
     let _ = fs::remove_file(&ready);
     let log =
         fs::OpenOptions::new().create(true).append(true).open(folder.path().join("log")).expect("a log file");
-    let free = "127.0.0.1:0".parse().expect("an address");
-    let listen = |address: fn(&Addresses) -> SocketAddr| addresses.map_or(free, address).to_string();
-    let mut child = Command::new(binary())
+    let mut child = command()
         .arg("serve")
         .args(&how.arguments)
         .arg("--ready-file")
         .arg(&ready)
-        .env_remove("LIFTWATCH_CHAOS_MINUTES")
-        .env_remove("LIFTWATCH_CHAOS_SEED")
         .envs(how.variables.iter().map(|(name, value)| (name, value)))
         .env("LIFTWATCH_DATABASE__URL", database_url)
-        .env("LIFTWATCH_BROKER__LISTEN", listen(|known| known.broker))
-        .env("LIFTWATCH_DISPATCH__LISTEN", listen(|known| known.dispatch))
-        .env("LIFTWATCH_WEB__LISTEN", listen(|known| known.web))
+        .env("LIFTWATCH_BROKER__LISTEN", listen.broker.to_string())
+        .env("LIFTWATCH_DISPATCH__LISTEN", listen.dispatch.to_string())
+        .env("LIFTWATCH_WEB__LISTEN", listen.web.to_string())
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a second handle"))
         .stderr(log)

@@ -1,14 +1,14 @@
 //! What commands leave alone: those that look change nothing, those that change rows change no settings; and a
 //! schema of another version is refused with the way out.
 
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use store::StoreConfig;
 use store::testing::TestDatabase;
 
-use crate::harness::{Server, binary};
+use crate::harness::{Server, command};
 use crate::ingest::count;
 
 /// Commands that look, with their exit code where they cannot.
@@ -37,7 +37,7 @@ const CHANGING: [&[&str]; 8] = [
 
 /// Runs a command whose settings are others than the server's.
 fn run(url: &str, arguments: &[&str]) -> Output {
-    Command::new(binary())
+    command()
         .args(arguments)
         .env("LIFTWATCH_DATABASE__URL", url)
         .env("LIFTWATCH_STORE__CHUNK_HOURS", "24")
@@ -221,7 +221,7 @@ async fn db_migrate_makes_the_schema_and_leaves_the_settings() {
 fn looking_starts_no_private_database() {
     let home = tempfile::tempdir().expect("a folder");
     for arguments in [&["terminal", "list"][..], &["audit"], &["db", "status"]] {
-        let output = Command::new(binary())
+        let output = command()
             .args(arguments)
             .env_remove("LIFTWATCH_DATABASE__URL")
             .env("LIFTWATCH_DATABASE__HOME", home.path())

@@ -1,10 +1,10 @@
 //! Vendor profiles from outside: the commands, and a vendor's payload on its way to rows.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use store::testing::TestDatabase;
 
-use crate::harness::{Server, binary, eventually, mosquitto_pub, now};
+use crate::harness::{Server, command, eventually, mosquitto_pub, now};
 use crate::ingest::count;
 
 #[test]
@@ -61,11 +61,7 @@ fn profiles_are_listed_shown_checked_and_tried() {
 }
 
 fn liftwatch(url: &str, arguments: &[&str]) -> Output {
-    Command::new(binary())
-        .args(arguments)
-        .env("LIFTWATCH_DATABASE__URL", url)
-        .output()
-        .expect("liftwatch runs")
+    command().args(arguments).env("LIFTWATCH_DATABASE__URL", url).output().expect("liftwatch runs")
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use simulator::FleetReport;
 use sqlx::Connection;
 
-use crate::harness::binary;
+use crate::harness::command;
 
 /// Every acknowledged (terminal, boot, seq) is exactly one row of its table, and terminals of this `prefix` have no
 /// other row. Answers how many readings there are.
@@ -74,10 +74,8 @@ pub(crate) async fn reconcile(url: &str, report: &FleetReport, ledger: &Path) {
 
 /// `liftwatch audit --json`: its exit code and what it says.
 pub(crate) fn audit(url: &str) -> (Option<i32>, serde_json::Value) {
-    let output = std::process::Command::new(binary())
+    let output = command()
         .args(["audit", "--json"])
-        .env_remove("LIFTWATCH_CHAOS_MINUTES")
-        .env_remove("LIFTWATCH_CHAOS_SEED")
         .env("LIFTWATCH_DATABASE__URL", url)
         .output()
         .expect("liftwatch runs");

@@ -18,7 +18,7 @@ pub struct IngestMetrics {
     pub events: Counter,
     /// Statistics messages decoded.
     pub statistics: Counter,
-    /// Messages to quarantine, by reason.
+    /// Messages to quarantine, in whole or in part, by reason.
     pub undecodable: Family<Vec<(&'static str, &'static str)>, Counter>,
     /// Codes without a meaning in the terminal's profile, by profile.
     pub(crate) unknown_codes: Family<ByProfile, Counter>,
@@ -68,7 +68,11 @@ impl IngestMetrics {
         ingest.register("readings", "Readings decoded", metrics.readings.clone());
         ingest.register("events", "Fault events decoded", metrics.events.clone());
         ingest.register("statistics", "Statistics messages decoded", metrics.statistics.clone());
-        ingest.register("undecodable", "Messages to quarantine", metrics.undecodable.clone());
+        ingest.register(
+            "undecodable",
+            "Messages to quarantine, in whole or in part",
+            metrics.undecodable.clone(),
+        );
         ingest.register("unknown_codes", "Codes kept without a meaning", metrics.unknown_codes.clone());
         ingest.register("unmapped_values", "Values read as unknown", metrics.unmapped_values.clone());
         let help = "Messages of terminals whose profile is not known";

@@ -94,9 +94,9 @@ impl Drop for Broker {
 }
 
 async fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while !holds() {
-        assert!(Instant::now() < deadline, "not within 20 s: {what}");
+        assert!(Instant::now() < deadline, "not within 60 s: {what}");
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -132,6 +132,7 @@ async fn a_broker_killed_twice_costs_nothing() {
         drop(broker);
         wait_for("all notice", || monitor.counters().connected == 0).await;
         broker = Broker::at(port).await.unwrap();
+        assert!(!broker.ended(), "it found its port free again");
         wait_for("all are back", || monitor.counters().connected == 50).await;
         acked(&monitor, monitor.counters().items_acked + 500).await;
     }

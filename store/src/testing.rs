@@ -93,11 +93,11 @@ impl TestDatabase {
         std::mem::forget(self);
     }
 
-    /// Connected, schema ensured.
+    /// Connected, schema ensured. Patient: a server that all tests share may be slow to give a connection.
     pub async fn open(&self) -> Database {
-        let database = Database::connect(&self.url).await.expect("the test database answers");
-        database.ensure().await.expect("the schema can be ensured");
-        database
+        let config =
+            StoreConfig { connect_timeout: std::time::Duration::from_mins(1), ..StoreConfig::default() };
+        self.open_with(config).await
     }
 
     /// Connected with these settings, schema ensured.

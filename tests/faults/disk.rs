@@ -2,7 +2,7 @@
 
 use store::testing::TestCluster;
 
-use super::{acked_more, fleet, until_not_ready};
+use super::{acked_more, all_connected, fleet, until_not_ready};
 use crate::harness::{Server, eventually};
 use crate::reconcile::reconcile;
 
@@ -16,6 +16,7 @@ async fn a_full_disk_makes_acknowledgements_wait_until_there_is_room() {
     let ledger = tempfile::NamedTempFile::new().expect("a file");
     let fleet = fleet(&server, ledger.path()).await;
     acked_more(&fleet, 1_000).await;
+    all_connected(&fleet).await;
     cluster.disk_fill();
     // What is preallocated takes rows for a while. Then a table cannot grow (53100), or the write-ahead log cannot:
     // that stops PostgreSQL as a crash would.

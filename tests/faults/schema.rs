@@ -2,7 +2,7 @@
 
 use store::testing::TestDatabase;
 
-use crate::harness::binary;
+use crate::harness::command;
 
 #[tokio::test]
 async fn a_newer_schema_is_refused_with_the_way_out_and_left_as_it_is() {
@@ -13,7 +13,7 @@ async fn a_newer_schema_is_refused_with_the_way_out_and_left_as_it_is() {
                  VALUES (9999, 'of tomorrow', true, '', 0)";
     sqlx::query(newer).execute(&mut connection).await.expect("insert");
     for arguments in [vec!["serve", "--dev"], vec!["db", "migrate"]] {
-        let output = std::process::Command::new(binary())
+        let output = command()
             .args(&arguments)
             .env("LIFTWATCH_DATABASE__URL", database.url())
             .env("LIFTWATCH_BROKER__LISTEN", "127.0.0.1:0")

@@ -99,10 +99,12 @@ async fn the_page_does_not_wait_for_a_database_that_is_away() {
     // Takes connections and never answers: the worst kind of away.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgres://nobody@{}/nothing", silent.local_addr().unwrap());
-    let server = Server::start(Database::lazy(&url, StoreConfig::default()).unwrap(), vec![]).await;
+    let config = StoreConfig { connect_timeout: Duration::from_mins(2), ..StoreConfig::default() };
+    let server = Server::start(Database::lazy(&url, config).unwrap(), vec![]).await;
     let began = std::time::Instant::now();
     let page = server.get("/").await;
-    assert!(began.elapsed() < limits::PAGE_QUERY_TIME_MAX + Duration::from_secs(1), "{:?}", began.elapsed());
+    // After `PAGE_QUERY_TIME_MAX`, and what a slow machine adds: far from the two minutes of a connection.
+    assert!(began.elapsed() < Duration::from_mins(1), "{:?}", began.elapsed());
     assert_eq!(page.status, 200);
     assert!(page.body.contains("open alarms are not known"), "{}", page.body);
     assert!(page.body.contains("12,345"), "what does not need the database is shown");

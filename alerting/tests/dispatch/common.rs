@@ -63,9 +63,14 @@ pub(crate) fn receipt() -> (Done, oneshot::Receiver<()>) {
     (Done(sender), receiver)
 }
 
-/// Fast paces, so that tests need not wait.
+/// Fast paces, so that tests need not wait. Nothing is provisional, on a slow machine either, unless a test
+/// asks for it.
 pub(crate) fn config() -> Config {
-    let mut config = Config { checkpoint_every: Duration::from_millis(50), ..Config::default() };
+    let mut config = Config {
+        checkpoint_every: Duration::from_millis(50),
+        provisional_after: Duration::from_mins(1),
+        ..Config::default()
+    };
     config.stream.heartbeat_every = Duration::from_millis(200);
     config.stream.poll_every = Duration::from_millis(50);
     config

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use alerting::Config;
 use domain::AlarmEvent;
 use proto::dispatch::v1;
 use proto::dispatch::v1::watch_response::Message as Told;
+use store::Database;
 use store::testing::TestCluster;
-use store::{Database, StoreConfig};
 use tokio::sync::oneshot::error::TryRecvError;
 use tonic::Code;
 
@@ -17,9 +18,9 @@ use crate::common::{
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_alarm_is_shown_at_once_and_numbered_when_the_database_returns() {
     let cluster = TestCluster::new().await;
-    let config_of_store = StoreConfig { connect_timeout: Duration::from_secs(1), ..StoreConfig::default() };
-    let database = Database::connect_with(cluster.url(), config_of_store).await.unwrap();
-    let mut running = start(&database, &TestClock::new(at(0)), config()).await;
+    let database = Database::connect(cluster.url()).await.unwrap();
+    let soon = Config { provisional_after: Duration::from_millis(250), ..config() };
+    let mut running = start(&database, &TestClock::new(at(0)), soon).await;
     running.submit(unintended_movement(1, 1, 0)).await;
     let mut watch = running.watch(v1::WatchRequest::default()).await;
     assert_eq!(watch.snapshot().await.no, 1);
@@ -76,8 +77,7 @@ async fn an_alarm_is_shown_at_once_and_numbered_when_the_database_returns() {
 async fn a_killed_database_loses_and_repeats_nothing() {
     const ALARMS: i64 = 120;
     let cluster = TestCluster::new().await;
-    let config_of_store = StoreConfig { connect_timeout: Duration::from_secs(1), ..StoreConfig::default() };
-    let database = Database::connect_with(cluster.url(), config_of_store).await.unwrap();
+    let database = Database::connect(cluster.url()).await.unwrap();
     let mut running = start(&database, &TestClock::new(at(0)), config()).await;
     let mut receipts = vec![];
     for elevator in 1..=ALARMS {
@@ -111,8 +111,7 @@ async fn a_killed_database_loses_and_repeats_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restored_backup_sends_watchers_back_to_a_snapshot() {
     let cluster = TestCluster::new().await;
-    let config_of_store = StoreConfig { connect_timeout: Duration::from_secs(1), ..StoreConfig::default() };
-    let database = Database::connect_with(cluster.url(), config_of_store).await.unwrap();
+    let database = Database::connect(cluster.url()).await.unwrap();
     let mut running = start(&database, &TestClock::new(at(0)), config()).await;
     let submit = async |running: &Running, elevators: std::ops::RangeInclusive<i64>| {
         for elevator in elevators {

@@ -118,7 +118,12 @@ async fn mqtt_5_subscribers_learn_when_a_message_arrived() {
     let arrived_us = publish.arrived_us;
     publish.ack.done();
     soon(child.wait()).await.unwrap();
-    assert_eq!(subscriber.line().await, format!("a:b liftwatch-arrived-us:{arrived_us} text/plain"));
+    let mut line = subscriber.line().await;
+    // Those that were sent until the subscription held may come late.
+    while line.starts_with("liftwatch-arrived-us:") {
+        line = subscriber.line().await;
+    }
+    assert_eq!(line, format!("a:b liftwatch-arrived-us:{arrived_us} text/plain"));
 }
 
 #[tokio::test]
@@ -198,7 +203,9 @@ async fn a_message_that_expires_is_left_out_and_hurts_nobody() {
         assert!(broker.mosquitto_pub(&[&publish[..], &expiry(seconds)].concat()).await.0);
     }
     let line = subscriber.line().await;
-    assert!(line == "x 100" || line == "x 99", "{line}");
+    // Less what it has waited.
+    let left = line.strip_prefix("x ").and_then(|left| left.parse::<u32>().ok());
+    assert!(left.is_some_and(|left| (50..=100).contains(&left)), "{line}");
     assert_eq!(broker.metrics.hub_overflowed.get(), 0);
 }
 

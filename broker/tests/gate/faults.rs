@@ -27,7 +27,7 @@ async fn a_connect_byte_by_byte_ends_with_the_deadline() {
         }
     };
     soon(dripping).await;
-    assert_eq!(broker.metrics.refused_for("timeout"), 1);
+    until(|| broker.metrics.refused_for("timeout") == 1).await;
 }
 
 /// Every connection that was announced is taken back, whenever its reset came.
@@ -150,11 +150,12 @@ async fn accepted_sockets_are_kept_alive_by_the_system() {
     let mut raw = Raw::on(stream);
     assert_eq!(raw.greet(Connect { keep_alive_s: 0, ..Connect::new("T1") }).await, Some(0));
     let accepted = format!("0100007F:{:04X} 0100007F:{port:04X} 01", broker.address.port());
-    // Field `tr`: 02 is a running keep-alive timer.
+    // Field `tr`: 02 is a running keep-alive timer. The table is not of one moment: a line may be missing.
     until(|| {
         let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
-        let line = sockets.lines().find(|line| line.contains(&accepted)).expect("the gate's socket");
-        line.split_whitespace().nth(5).unwrap().starts_with("02:")
+        let line = sockets.lines().find(|line| line.contains(&accepted));
+        let timer = line.and_then(|line| line.split_whitespace().nth(5));
+        timer.is_some_and(|timer| timer.starts_with("02:"))
     })
     .await;
 }
@@ -164,7 +165,12 @@ async fn accepted_sockets_are_kept_alive_by_the_system() {
 async fn a_thousand_terminals_come_back_at_once() {
     const TERMINALS: usize = 1_000;
     let pki = Pki::new();
-    let config = GateConfig { tls: Some(pki.config(ClientCertificates::Optional)), ..config() };
+    let config = GateConfig {
+        tls: Some(pki.config(ClientCertificates::Optional)),
+        // So many handshakes at once take a slow machine a while.
+        connect_timeout: Duration::from_mins(1),
+        ..config()
+    };
     let mut broker = Broker::with(config, HubConfig::default(), 100).await;
     let _told = broker.commit_all();
     let address: SocketAddr = broker.addresses.tls.unwrap();

@@ -58,7 +58,7 @@ async fn strangers_are_refused_and_counted_by_reason() {
     let (broker, address) = gate(&pki, ClientCertificates::Required).await;
     pki.revoke(&[7]);
     broker.control.reload_tls();
-    until(|| broker.metrics.tls_reloaded.get() == 1).await;
+    until(|| broker.metrics.tls_reloaded.get() >= 1).await;
     let cases = [
         (None, "certificate_missing"),
         (Some(other.issue("T1", 10)), "certificate_issuer"),
@@ -174,7 +174,7 @@ async fn unusable_files_keep_the_gate_from_starting() {
 #[tokio::test]
 async fn a_slow_handshake_ends_with_the_one_deadline() {
     let pki = Pki::new();
-    let config = GateConfig { connect_timeout: Duration::from_secs(1), ..config() };
+    let config = GateConfig { connect_timeout: Duration::from_secs(5), ..config() };
     let (broker, address) = gate_with(&pki, ClientCertificates::Required, config).await;
     let mut slow = TcpStream::connect(address).await.unwrap();
     // The beginning of a ClientHello, byte by byte.

@@ -231,10 +231,10 @@ async fn a_listener_hears_of_every_change() {
     );
 
     // Cut off, it comes back, and says so because it may have missed something.
-    sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
-        .execute(database.pool())
-        .await
-        .unwrap();
+    let cut = "SELECT pg_terminate_backend(pid)
+               FROM pg_stat_activity
+               WHERE query LIKE 'LISTEN%' AND datname = current_database()";
+    sqlx::query(cut).execute(database.pool()).await.unwrap();
     heard("cut").await;
     database.account_remove("board", "tester").await.unwrap();
     heard("removed account").await;

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use store::testing::TestDatabase;
-use store::{Database, Incoming, Item, Writer};
+use store::{Database, Incoming, Item, StoreConfig, Writer};
 
 fn codes(slugs: &[&str]) -> Vec<Code> {
     slugs.iter().map(|slug| Code::canonical(slug).unwrap()).collect()
@@ -516,7 +516,9 @@ async fn a_terminal_that_counts_in_its_codes_is_left_out_and_counted_and_costs_w
 #[tokio::test]
 async fn periods_are_made_anew_from_the_newest_rows_that_are_followed_at_most() {
     let test = TestDatabase::new().await;
-    let database = test.open().await;
+    // Seconds of work in one commit, on a slow machine many.
+    let patient = StoreConfig { commit_timeout: Duration::from_mins(10), ..StoreConfig::default() };
+    let database = test.open_with(patient).await;
     let mut first = writer(&database);
     first.commit(&[event(1, 7, 1, 0, "power_off", EventState::Once)]).await.unwrap();
     // A fault that comes and goes each second, for 100,010 s; its periods are not there.
