@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use proto::dispatch::v1;
 use simulator::{Fleet, FleetConfig, FleetHandle, Rate};
+use store::Database;
 use store::testing::{TestCluster, TestDatabase};
 
 use crate::alarms;
@@ -153,16 +154,19 @@ async fn a_database_that_refuses_everything_is_not_ready() {
     reconcile(database.url(), &report, ledger.path()).await;
 }
 
+/// A table that is not found stands for a right that is missing: both are mended by a person.
+async fn rename(store: &Database, from: &str, to: &str) {
+    let sql = format!("ALTER TABLE {from} RENAME TO {to}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(store.pool()).await.expect("rename");
+}
+
 /// Each reading was acknowledged into quarantine, and the server was ready meanwhile.
 #[tokio::test]
 async fn a_right_that_is_missing_is_nobodys_fault_but_the_databases() {
     let database = TestDatabase::new().await;
     let server = Server::start(database.url()).await;
     let store = database.open().await;
-    let rename = async |from: &str, to: &str| {
-        let sql = format!("ALTER TABLE {from} RENAME TO {to}");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(store.pool()).await.expect("rename");
-    };
+    let rename = async |from, to| rename(&store, from, to).await;
     let ledger = tempfile::NamedTempFile::new().expect("a file");
     let fleet = fleet(&server, ledger.path()).await;
     acked_more(&fleet, 500).await;
@@ -183,10 +187,7 @@ async fn dispatchers_see_a_right_that_is_missing_as_a_database_that_is_away() {
     let database = TestDatabase::new().await;
     let server = Server::start(database.url()).await;
     let store = database.open().await;
-    let rename = async |from: &str, to: &str| {
-        let sql = format!("ALTER TABLE {from} RENAME TO {to}");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(store.pool()).await.expect("rename");
-    };
+    let rename = async |from, to| rename(&store, from, to).await;
     let mut client = alarms::client(&server).await;
     let mut stream = alarms::watch(&mut client, Some(0)).await;
     alarms::fault(&server, "t1", 1, "unintended_movement", "open").await;
